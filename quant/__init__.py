@@ -1,0 +1,1 @@
+"""Quantization formats and accuracy reports. Knows arrays, nothing of commands or pages."""

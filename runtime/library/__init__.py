@@ -1,0 +1,1 @@
+"""The library: media files, their vectors in SQLite, indexing and search."""

@@ -1,0 +1,178 @@
+"""The values that travel between the parts of the library: files found, media described, hits returned.
+
+Paths are `str` as the file system gives them (undecodable bytes become surrogate escapes, PEP 383);
+times are milliseconds inside videos and naive local wall-clock `datetime` for when a picture was taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Kind = Literal["photo", "video"]
+State = Literal["indexed", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A root that the user asked to index. `path` is absolute."""
+
+    id: int
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFile:
+    """One media file met by the scanner. `name` is relative to its folder, with the system's separator."""
+
+    folder_id: int
+    name: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class MediaInfo:
+    """What probing a file tells. Width and height in pixels as displayed, after EXIF orientation or rotation.
+
+    `latitude` and `longitude` are degrees, south and west negative. `duration_s` is None for photos.
+    """
+
+    kind: Kind
+    width: int
+    height: int
+    taken_at: datetime | None = None
+    duration_s: float | None = None
+    latitude: float | None = None
+    longitude: float | None = None
+    camera: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedSegment:
+    """One vector of an item: the whole photo (0, 0), or the stretch [t0_ms, t1_ms) of a video.
+
+    `vector`: float32 [H], L2-normalised, full width.
+    """
+
+    t0_ms: int
+    t1_ms: int
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A file as the library remembers it. `folder_id` and `name` as in `FoundFile`."""
+
+    media_id: int
+    folder_id: int
+    name: str
+    size: int
+    mtime_ns: int
+    content_hash: bytes
+    state: State
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedMedia:
+    """A file that was read well: to be written with its vectors."""
+
+    file: FoundFile
+    content_hash: bytes
+    info: MediaInfo
+    segments: tuple[EncodedSegment, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedMedia:
+    """A file that could not be used: quarantined with its reason until it changes."""
+
+    file: FoundFile
+    content_hash: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One line of a report: which file, and why."""
+
+    path: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What the library holds."""
+
+    items: int
+    photos: int
+    videos: int
+    segments: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexReport:
+    """The outcome of one indexing run: the library's totals, the changes made by this run, failures."""
+
+    items: int
+    photos: int
+    videos: int
+    segments: int
+    added: int
+    updated: int
+    unchanged: int
+    removed: int
+    failed: tuple[Failure, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which items a search may return; None means any.
+
+    `after` is inclusive and `before` exclusive, both on `taken_at`; items without a date never match them.
+    `under` is an absolute path: items in that folder or below. `camera` matches part of the name, any case.
+    """
+
+    kind: Kind | None = None
+    after: datetime | None = None
+    before: datetime | None = None
+    under: str | None = None
+    camera: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One item of a result, best first. Scores are higher-is-better.
+
+    `embedding_score` is the cosine in [-1, 1]; `reranker_score` the probability of "yes" in [0, 1], None when
+    the item was not reranked; `score` is what the order follows. `start_s`, `end_s` bound a video's moment.
+    """
+
+    rank: int
+    media_id: int
+    path: str
+    kind: Kind
+    score: float
+    embedding_score: float
+    reranker_score: float | None
+    start_s: float | None
+    end_s: float | None
+    taken_at: datetime | None
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Hits and the milliseconds that each step took. `query` is the text, or None for a search by image alone."""
+
+    query: str | None
+    hits: tuple[Hit, ...]
+    timings_ms: Mapping[str, float] = field(default_factory=dict)

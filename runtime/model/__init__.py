@@ -1,0 +1,1 @@
+"""Models: preprocessing, prompts, positions, sessions, and the embedder and reranker made of them."""

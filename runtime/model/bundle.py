@@ -1,0 +1,229 @@
+"""The bundle: the one contract between export and runtime.
+
+A bundle is a folder laid out as a Hugging Face repository with a manifest, `qvl.json`, that says what each
+file is. This module reads, checks and writes the manifest; it does not know how graphs are built or run.
+
+    qvl.json
+    config.json tokenizer.json chat_template.jinja ...    the embedder's, at the root
+    reranker/config.json reranker/tokenizer.json ...      the reranker's
+    onnx/vision_encoder_fp32.onnx (+ .onnx_data)
+    onnx/embedder_fp32.onnx  onnx/reranker_fp32.onnx
+    embed_tokens_fp32.bin  token_head.npy  parity.npz
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from ..errors import BundleError
+
+FORMAT = 1
+MANIFEST = "qvl.json"
+
+Role = Literal["embedder", "reranker"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a part came from: its name as the user gave it, the revision if known, and a content hash."""
+
+    name: str
+    revision: str | None
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The token embedding table: a raw little-endian row-major array, memory-mapped at run time."""
+
+    file: str
+    dtype: Literal["float32", "float16"]
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One model of the pair. Paths are relative to the bundle, with forward slashes.
+
+    `folder` holds config, tokenizer, chat template and preprocessor files ("." or "reranker").
+    `head` is the float32 [H] difference W_yes - W_no of a reranker, absent for an embedder.
+    `dims` is the embedding width that the bundle serves by default (MRL), at most the hidden size.
+    """
+
+    source: Source
+    folder: str
+    vision: str
+    decoder: str
+    table: Table
+    vision_precision: str
+    decoder_precision: str
+    dims: int
+    head: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """Size in bytes and sha256 of one file of the bundle."""
+
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """Measured agreement with the checkpoint on recorded inputs, and the tolerance that was demanded.
+
+    `max_abs_diff` is over L2-normalised embeddings (embedder) or scores in [0, 1] (reranker);
+    `min_cosine` is over pooled states before normalisation.
+    """
+
+    role: Role
+    max_abs_diff: float
+    min_cosine: float
+    max_abs_diff_allowed: float
+    min_cosine_allowed: float
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What `qvl.json` says."""
+
+    flavour: Literal["ort", "portable"]
+    created_by: str
+    parts: dict[Role, Part]
+    files: dict[str, FileRecord]
+    parity: tuple[Parity, ...] = ()
+    fusion: dict[str, float] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def to_json(self) -> str:
+        """The text of `qvl.json`."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """An opened bundle: its folder and its manifest."""
+
+    path: Path
+    manifest: Manifest
+
+    def part(self, role: Role) -> Part:
+        """The embedder or the reranker.
+
+        Raises:
+            BundleError: the bundle holds only the other one.
+        """
+        part = self.manifest.parts.get(role)
+        if part is None:
+            raise BundleError(
+                f"{self.path}: holds no {role}. Export a pair: qvl-local export EMBEDDER RERANKER -o DIR"
+            )
+        return part
+
+    def file(self, relative: str) -> Path:
+        """Absolute path of a file that the manifest names."""
+        return self.path.joinpath(*PurePosixPath(relative).parts)
+
+    @property
+    def revision(self) -> str:
+        """Short hash of everything that shapes an embedding; part of the vector space's identity."""
+        part = self.part("embedder")
+        text = json.dumps([asdict(part), self.manifest.flavour], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """Read and check the manifest of a bundle folder. Hashes are not recomputed; see `verify_files`.
+
+    Raises:
+        BundleError: no manifest, a manifest of a newer format, or a file that it names is missing.
+    """
+    path = folder / MANIFEST
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{folder}: no {MANIFEST}, so it is not a bundle. Make one: qvl-local export MODEL -o DIR"
+        ) from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise BundleError(f"{path}: cannot be read ({error}). Export the bundle again.") from error
+    manifest = _parse_manifest(raw, path)
+    bundle = Bundle(path=folder, manifest=manifest)
+    for relative, record in manifest.files.items():
+        _confine(relative, path)
+        file = bundle.file(relative)
+        if not file.is_file():
+            raise BundleError(f"{file}: missing, but {MANIFEST} lists it. Export the bundle again.")
+        if file.stat().st_size != record.size:
+            raise BundleError(
+                f"{file}: has {file.stat().st_size} bytes instead of {record.size}. Export the bundle again."
+            )
+    return bundle
+
+
+def verify_files(bundle: Bundle, *, progress: Callable[[str], None] | None = None) -> list[str]:
+    """Recompute every hash of the manifest; return one line for each file that does not match."""
+    problems = []
+    for relative, record in bundle.manifest.files.items():
+        if progress is not None:
+            progress(relative)
+        if sha256_file(bundle.file(relative)) != record.sha256:
+            problems.append(f"{relative}: content differs from the manifest")
+    return problems
+
+
+def record_files(folder: Path, relatives: Iterable[str]) -> dict[str, FileRecord]:
+    """Sizes and hashes of files of a bundle that is being written."""
+    records = {}
+    for relative in sorted(relatives):
+        file = folder.joinpath(*PurePosixPath(relative).parts)
+        records[relative] = FileRecord(size=file.stat().st_size, sha256=sha256_file(file))
+    return records
+
+
+def sha256_file(path: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _parse_manifest(raw: Any, path: Path) -> Manifest:
+    if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
+        raise BundleError(f"{path}: is not a qvl-local manifest. Export the bundle again.")
+    if raw["format"] > FORMAT:
+        raise BundleError(
+            f"{path}: has format {raw['format']}, this version reads up to {FORMAT}. "
+            "Upgrade: pip install -U qvl-local"
+        )
+    try:
+        return Manifest(
+            flavour=raw["flavour"],
+            created_by=raw["created_by"],
+            parts={role: _parse_part(part) for role, part in raw["parts"].items()},
+            files={name: FileRecord(**record) for name, record in raw["files"].items()},
+            parity=tuple(Parity(**figure) for figure in raw.get("parity", ())),
+            fusion=dict(raw.get("fusion", {})),
+            format=raw["format"],
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{path}: is damaged ({error}). Export the bundle again.") from error
+
+
+def _parse_part(raw: dict[str, Any]) -> Part:
+    return Part(**{**raw, "source": Source(**raw["source"]), "table": Table(**raw["table"])})
+
+
+def _confine(relative: str, manifest: Path) -> None:
+    """Refuse a manifest whose paths leave the bundle."""
+    pure = PurePosixPath(relative)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in relative or ":" in relative:
+        raise BundleError(
+            f"{manifest}: names {relative!r}, which lies outside the bundle. Do not use this bundle."
+        )
