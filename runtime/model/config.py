@@ -1,7 +1,8 @@
 """The numbers of a Qwen3-VL checkpoint, read from its `config.json`.
 
 Nothing here is a table of known sizes: every figure comes from the file. Two dialects are read:
-`rope_scaling` with `rope_theta` (transformers 4.57, the published models) and `rope_parameters` (transformers 5).
+`rope_scaling` with `rope_theta` (transformers 4.57, the published models) and `rope_parameters`
+(transformers 5).
 """
 
 from __future__ import annotations
