@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Kind = Literal["photo", "video"]
-State = Literal["indexed", "failed"]
+State = Literal["indexed", "failed", "pending"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,10 @@ class EncodedSegment:
 
 @dataclass(frozen=True, slots=True)
 class KnownFile:
-    """A file as the library remembers it. `folder_id` and `name` as in `FoundFile`."""
+    """A file as the library remembers it. `folder_id` and `name` as in `FoundFile`.
+
+    `state` "pending": described, but without vectors in the space that was asked about.
+    """
 
     media_id: int
     folder_id: int
@@ -145,6 +148,77 @@ class Filters:
     before: datetime | None = None
     under: str | None = None
     camera: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceIdentity:
+    """What makes two vectors comparable. Vectors of different spaces never meet in a search.
+
+    `revision` is the bundle's content hash, `precision` names the number formats of its graphs, `dims` is the
+    full width, `pixels` describes resolution and sampling, `template` the prompt. `bundle` is a label for
+    people and takes no part in the identity.
+    """
+
+    bundle: str
+    revision: str
+    precision: str
+    dims: int
+    pixels: str
+    template: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A vector space of the library. The one `active` space serves the searches."""
+
+    id: int
+    identity: SpaceIdentity
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MediaItem:
+    """Everything the library knows about one file. `path` is absolute. Fields as in `MediaInfo`.
+
+    A file that failed has no kind; `error` says why it failed.
+    """
+
+    id: int
+    path: str
+    folder_id: int
+    name: str
+    size: int
+    mtime_ns: int
+    content_hash: bytes
+    state: State
+    error: str | None
+    kind: Kind | None
+    width: int
+    height: int
+    duration_s: float | None
+    taken_at: datetime | None
+    latitude: float | None
+    longitude: float | None
+    camera: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One stretch [t0_ms, t1_ms) of an item that has its own vector; (0, 0) for a photo."""
+
+    id: int
+    media_id: int
+    t0_ms: int
+    t1_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """An item with its best moment for a query, and their cosine in [-1, 1]."""
+
+    item: MediaItem
+    segment: Segment
+    cosine: float
 
 
 @dataclass(frozen=True, slots=True)

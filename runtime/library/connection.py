@@ -1,0 +1,152 @@
+"""SQLite connections of a library, with sqlite-vec loaded and storage failures put into words.
+
+Knows how to open the file for writing, for reading, and for reading on a medium where nothing can be
+written. Does not know any table: the schema lives in `migrations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import apsw
+import sqlite_vec
+
+from ..errors import LibraryBusyError, LibraryStorageError
+
+Mode = Literal["read", "write"]
+
+# Read back by `file library.db` and by us: tells a library from any other SQLite file. ASCII "qvlb".
+APPLICATION_ID = 0x71766C62
+
+# A vector of 2048 int8 components fits seven to a page, one of 4096 three: no overflow chains on the hot path.
+PAGE_SIZE = 16384
+BUSY_TIMEOUT_MS = 10_000
+CACHE_KIB = 65_536
+
+
+def connect(path: Path, *, mode: Mode) -> apsw.Connection:
+    """Open the database file `path`; in mode "write" it is created when missing.
+
+    A reader on a read-only medium cannot make the shared-memory file that WAL needs; it then opens the
+    file as immutable, which is right as long as no write-ahead log with content lies beside it.
+
+    Raises LibraryStorageError when the file cannot be opened or is not a database.
+    """
+    with storage_errors(path):
+        if mode == "write":
+            connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+            _prepare(connection)
+            # Before the first table only: a no-op in a file that already has pages.
+            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+            return connection
+        return _connect_for_reading(path)
+
+
+def _connect_for_reading(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(_uri(path, "mode=ro"), apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    _prepare(connection)
+    try:
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    except (apsw.CantOpenError, apsw.ReadOnlyError):
+        connection.close()
+    else:
+        return connection
+    log = path.with_name(path.name + "-wal")
+    if log.exists() and log.stat().st_size > 0:
+        raise LibraryStorageError(
+            f"{path}: the library was not closed cleanly and its folder is read-only, so its last changes "
+            f"cannot be read. Make {path.parent} writable and run `qvl-local status` once."
+        )
+    connection = apsw.Connection(
+        _uri(path, "mode=ro&immutable=1"), apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
+    )
+    _prepare(connection)
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    return connection
+
+
+def _uri(path: Path, options: str) -> str:
+    # On Windows a drive needs a leading slash: file:///C:/...
+    posix = quote(path.absolute().as_posix())
+    return f"file://{'' if posix.startswith('/') else '/'}{posix}?{options}"
+
+
+def _prepare(connection: apsw.Connection) -> None:
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.enable_load_extension(True)
+    connection.load_extension(sqlite_vec.loadable_path())
+    connection.enable_load_extension(False)
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+
+
+@contextmanager
+def write_transaction(connection: apsw.Connection) -> Iterator[None]:
+    """All or nothing; takes the write lock at once, so that nothing read inside can become stale."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        # SQLite has rolled back by itself after a full disk or an I/O error.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def read_transaction(connection: apsw.Connection) -> Iterator[None]:
+    """One consistent view of the library for several queries, whatever an indexer writes meanwhile."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn what SQLite or the operating system says about `path` into library errors with a remedy."""
+    try:
+        yield
+    except apsw.FullError as error:
+        raise LibraryStorageError(
+            f"{path}: the disk is full; nothing of the last batch was written and the library is intact. "
+            f"Free some space in {path.parent} and run the command again."
+        ) from error
+    except (apsw.NotADBError, apsw.CorruptError, apsw.FormatError) as error:
+        raise LibraryStorageError(
+            f"{path}: this is not a readable qvl-local library ({error}). "
+            f"Restore it from a backup, or delete {path.parent} and index again."
+        ) from error
+    except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError, PermissionError) as error:
+        raise LibraryStorageError(
+            f"{path}: the library cannot be written here ({error}). "
+            f"Make {path.parent} writable for this user, or choose another folder with --library."
+        ) from error
+    except apsw.CantOpenError as error:
+        raise LibraryStorageError(
+            f"{path}: the library cannot be opened ({error}). "
+            f"Check that {path.parent} exists and that this user may read and write it."
+        ) from error
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise LibraryBusyError(
+            f"{path}: another process has been writing to the library for {BUSY_TIMEOUT_MS // 1000} seconds. "
+            f"Wait until it is done and try again."
+        ) from error
+    except (apsw.IOError, OSError) as error:
+        raise LibraryStorageError(
+            f"{path}: reading or writing failed ({error}). Check the disk that holds {path.parent}; "
+            f"the library keeps everything that was written before."
+        ) from error

@@ -1,0 +1,101 @@
+"""Search filters as SQL conditions over `media AS m`.
+
+The conditions choose the candidates before any vector is looked at, so a narrow filter never loses hits
+to the items that it excludes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import apsw
+
+from ..errors import InputError
+from .records import Filters
+from .rows import loaded_name, stored_moment, stored_name
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """An SQL expression over `media AS m`, and its parameters."""
+
+    sql: str
+    values: tuple[str | bytes | int, ...]
+
+
+def condition_of(connection: apsw.Connection, filters: Filters | None) -> Condition | None:
+    """What `filters` asks of a media row; None when every item may be returned.
+
+    Raises InputError for an unknown kind, a date with a time zone, or a relative `under`.
+    """
+    if filters is None:
+        return None
+    parts: list[Condition] = []
+    if filters.kind is not None:
+        if filters.kind not in ("photo", "video"):
+            raise InputError(f"unknown kind {filters.kind!r}; it is photo or video")
+        parts.append(Condition("m.kind = ?", (filters.kind,)))
+    after, before = stored_moment(filters.after), stored_moment(filters.before)
+    if after is not None:
+        parts.append(Condition("m.taken_at >= ?", (after,)))
+    if before is not None:
+        parts.append(Condition("m.taken_at < ?", (before,)))
+    if filters.camera is not None:
+        parts.append(_camera(connection, filters.camera))
+    if filters.under is not None:
+        parts.append(_under(connection, filters.under))
+    if not parts:
+        return None
+    return Condition(
+        " AND ".join(f"({part.sql})" for part in parts),
+        tuple(value for part in parts for value in part.values),
+    )
+
+
+def _camera(connection: apsw.Connection, wanted: str) -> Condition:
+    # A library knows few cameras; comparing them here makes "any case" hold beyond ASCII.
+    names = connection.execute("SELECT DISTINCT camera FROM media WHERE camera IS NOT NULL")
+    matching = [name for (name,) in names if wanted.casefold() in name.casefold()]
+    return Condition(f"m.camera IN ({_marks(matching)})", tuple(matching))
+
+
+def _under(connection: apsw.Connection, under: str) -> Condition:
+    if not os.path.isabs(under):  # noqa: PTH117 - a Path would lose nothing but says less
+        raise InputError(f"{under}: a search below a folder needs an absolute path")
+    wanted = os.path.normpath(under)
+    parts = []
+    for folder_id, stored_path in connection.execute("SELECT id, path FROM folder").fetchall():
+        folder = loaded_name(stored_path)
+        if wanted == folder or folder.startswith(_with_separator(wanted)):
+            parts.append(Condition("m.folder_id = ?", (folder_id,)))
+        elif wanted.startswith(_with_separator(folder)):
+            parts.append(_inside(folder_id, wanted[len(_with_separator(folder)) :]))
+    if not parts:
+        return Condition("0", ())
+    return Condition(
+        " OR ".join(f"({part.sql})" for part in parts),
+        tuple(value for part in parts for value in part.values),
+    )
+
+
+def _inside(folder_id: int, name: str) -> Condition:
+    """The file `name` of a folder, or everything below the subfolder `name`; served by the index on names."""
+    bounds: list[str | bytes] = []
+    first, last = name + os.sep, name + chr(ord(os.sep) + 1)
+    # Names are compared by code point or byte; SQLite sorts every BLOB behind every TEXT, so a range of texts
+    # holds no undecodable name and needs the range of bytes beside it.
+    if isinstance(stored_name(name), str):
+        bounds += [first, last]
+    bounds += [os.fsencode(first), os.fsencode(last)]
+    ranges = " OR ".join(["(m.name >= ? AND m.name < ?)"] * (len(bounds) // 2))
+    return Condition(f"m.folder_id = ? AND (m.name = ? OR {ranges})", (folder_id, stored_name(name), *bounds))
+
+
+def _with_separator(path: str) -> str:
+    return path if path.endswith(os.sep) else path + os.sep
+
+
+def _marks(values: Iterable[object]) -> str:
+    return ", ".join("?" for _ in values)

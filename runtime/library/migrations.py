@@ -1,0 +1,175 @@
+"""The schema of a library, as an append-only list of named migrations, each run in its own transaction.
+
+Never edit or reorder a migration that was released: append a new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import apsw
+
+from ..errors import LibraryStorageError, LibraryVersionError
+from .connection import APPLICATION_ID, write_transaction
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One step from a schema to the next."""
+
+    name: str
+    sql: str
+
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(
+        "0001-first-schema",
+        """
+        -- One way of turning pixels into vectors. `active`: serves the searches; at most one does.
+        CREATE TABLE space (
+            id INTEGER PRIMARY KEY,
+            bundle TEXT NOT NULL,
+            revision TEXT NOT NULL,
+            precision TEXT NOT NULL,
+            dims INTEGER NOT NULL,
+            pixels TEXT NOT NULL,
+            template TEXT NOT NULL,
+            active INTEGER NOT NULL DEFAULT 0,
+            i8_scale REAL,                          -- int8 = round(float * i8_scale); NULL before the first batch
+            components INTEGER NOT NULL DEFAULT 0,  -- vector components written so far, and
+            clipped INTEGER NOT NULL DEFAULT 0,     -- how many of them were outside the int8 range
+            mean BLOB,                              -- float32 [dims], in int8 units; the codes' centre
+            generation INTEGER NOT NULL DEFAULT 0,  -- of the codes in use; 0 before there are any
+            coded_from INTEGER NOT NULL DEFAULT 0,  -- vectors there were when the mean was taken
+            coded_to INTEGER NOT NULL DEFAULT 0,    -- the highest segment id that has a code
+            UNIQUE (revision, precision, dims, pixels, template)
+        ) STRICT;
+        CREATE UNIQUE INDEX space_active ON space (active) WHERE active = 1;
+
+        -- Paths and names are TEXT, or the file system's bytes as BLOB when they are not valid Unicode.
+        CREATE TABLE folder (
+            id INTEGER PRIMARY KEY,
+            path ANY NOT NULL UNIQUE
+        ) STRICT;
+
+        CREATE TABLE media (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            folder_id INTEGER NOT NULL REFERENCES folder (id),
+            name ANY NOT NULL,
+            size INTEGER NOT NULL,
+            mtime_ns INTEGER NOT NULL,
+            content_hash BLOB NOT NULL,
+            state TEXT NOT NULL CHECK (state IN ('indexed', 'failed')),
+            error TEXT,                             -- why it failed
+            kind TEXT CHECK (kind IN ('photo', 'video')),
+            width INTEGER,
+            height INTEGER,
+            duration_s REAL,
+            taken_at TEXT,                          -- local wall clock, YYYY-MM-DDTHH:MM:SS.ffffff
+            latitude REAL,
+            longitude REAL,
+            camera TEXT,
+            UNIQUE (folder_id, name)
+        ) STRICT;
+        CREATE INDEX media_content ON media (content_hash, size);
+        CREATE INDEX media_taken_at ON media (taken_at) WHERE taken_at IS NOT NULL;
+        CREATE INDEX media_camera ON media (camera) WHERE camera IS NOT NULL;
+        CREATE INDEX media_failed ON media (id) WHERE state = 'failed';
+
+        -- A photo has one segment, a video one for each scene. Ids rise and are never used twice.
+        CREATE TABLE segment (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            media_id INTEGER NOT NULL REFERENCES media (id),
+            space_id INTEGER NOT NULL REFERENCES space (id),
+            t0_ms INTEGER NOT NULL,
+            t1_ms INTEGER NOT NULL
+        ) STRICT;
+        CREATE INDEX segment_media ON segment (media_id, space_id);
+        CREATE INDEX segment_space ON segment (space_id);
+
+        -- The source of truth of every search: sqlite-vec int8 vectors of full width.
+        CREATE TABLE vector (
+            segment_id INTEGER PRIMARY KEY REFERENCES segment (id),
+            space_id INTEGER NOT NULL,
+            embedding BLOB NOT NULL
+        ) STRICT;
+
+        -- Sign bits of centred vectors, 4096 rows a chunk; derived from `vector`, may be deleted at any time.
+        CREATE TABLE code (
+            space_id INTEGER NOT NULL,
+            generation INTEGER NOT NULL,
+            chunk INTEGER NOT NULL,
+            ids BLOB NOT NULL,                      -- int64 [rows], rising
+            head BLOB NOT NULL,                     -- the leading bits, [rows, head bytes]
+            tail BLOB NOT NULL,                     -- the bits behind them, [rows, tail bytes]
+            PRIMARY KEY (space_id, generation, chunk)
+        ) STRICT;
+
+        -- Coded rows whose vector is gone, until the codes are built anew.
+        CREATE TABLE dropped (
+            id INTEGER PRIMARY KEY AUTOINCREMENT,
+            space_id INTEGER NOT NULL,
+            segment_id INTEGER NOT NULL
+        ) STRICT;
+        CREATE INDEX dropped_space ON dropped (space_id);
+        CREATE TRIGGER vector_dropped AFTER DELETE ON vector
+        WHEN old.segment_id <= (SELECT coded_to FROM space WHERE id = old.space_id)
+        BEGIN
+            INSERT INTO dropped (space_id, segment_id) VALUES (old.space_id, old.segment_id);
+        END;
+        """,
+    ),
+)
+
+
+def migrate(connection: apsw.Connection, path: Path) -> None:
+    """Bring the library at `path` to the newest schema; several processes may call this at once.
+
+    Raises LibraryStorageError when the file belongs to something else, LibraryVersionError when it was made
+    by a newer qvl-local.
+    """
+    if not pending(connection, path):
+        return
+    for migration in MIGRATIONS:
+        # The transaction takes the write lock first, so of two processes the second sees the first's work.
+        with write_transaction(connection):
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS migration (name TEXT PRIMARY KEY, made_by TEXT) STRICT"
+            )
+            if migration not in pending(connection, path):
+                continue
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(migration.sql)
+            connection.execute("INSERT INTO migration VALUES (?, ?)", (migration.name, own_version()))
+
+
+def pending(connection: apsw.Connection, path: Path) -> tuple[Migration, ...]:
+    """The migrations that the file still lacks; all of them for an empty file. Raises as `migrate` does."""
+    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    if application_id != APPLICATION_ID and tables - {"migration"}:
+        raise LibraryStorageError(
+            f"{path}: this is a database of another program, not a qvl-local library. "
+            f"Choose another folder with --library."
+        )
+    if "migration" not in tables:
+        return MIGRATIONS
+    applied = dict(connection.execute("SELECT name, made_by FROM migration ORDER BY name").fetchall())
+    unknown = [name for name in applied if name not in {migration.name for migration in MIGRATIONS}]
+    if unknown:
+        raise LibraryVersionError(
+            f"{path}: the library was made by qvl-local {applied[unknown[-1]]} (schema {unknown[-1]}); this is "
+            f"qvl-local {own_version()} (schema {MIGRATIONS[-1].name}). Upgrade with `pip install -U qvl-local`, "
+            f"or choose another folder with --library."
+        )
+    return tuple(migration for migration in MIGRATIONS if migration.name not in applied)
+
+
+def own_version() -> str:
+    """The version of the installed qvl-local."""
+    try:
+        return version("qvl-local")
+    except PackageNotFoundError:
+        return "(not installed)"

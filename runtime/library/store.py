@@ -1,0 +1,479 @@
+"""The library's memory: one SQLite file with the folders, the media, their vectors, and the search over them.
+
+Knows rows and vectors. Does not know how files are found or decoded, or how a model embeds.
+
+    with Store.open("~/library", mode="write") as store:       # holds the indexing lock
+        folder = store.add_folder("/home/me/Pictures")
+        space = store.space(identity)
+        store.write([IndexedMedia(...), FailedMedia(...)], space)
+    with Store.open("~/library") as store:                      # any number of readers
+        candidates = store.nearest(query_vector, limit=20)
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self
+
+import apsw
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, LibraryError, LibraryStorageError
+from . import spaces
+from .connection import Mode, connect, read_transaction, storage_errors, write_transaction
+from .filters import condition_of
+from .lock import FileLock
+from .media import (
+    KNOWN_COLUMNS,
+    SELECT_MEDIA,
+    copy_media,
+    media_items,
+    move_media,
+    remove_media,
+    write_media,
+    write_segments,
+)
+from .migrations import migrate, pending
+from .quantization import dequantize
+from .records import (
+    Candidate,
+    Counts,
+    FailedMedia,
+    Failure,
+    Filters,
+    Folder,
+    FoundFile,
+    IndexedMedia,
+    KnownFile,
+    MediaItem,
+    Segment,
+    Space,
+    SpaceIdentity,
+)
+from .rows import known_file, loaded_name, media_item, stored_name
+from .vector_search import Neighbour, VectorSearch
+
+DATABASE = "library.db"
+LOCK = "indexing.lock"
+
+# What may lie in a folder that is still to become a library: our own beginnings, and what desktops leave.
+_HARMLESS = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK, ".DS_Store", "Thumbs.db", "desktop.ini"}
+
+_KNOWN_PAGE = 10_000
+
+
+class Store:
+    """An open library. Safe to share between threads; each call is one transaction.
+
+    Readers work while one writer indexes. Every method may raise LibraryStorageError (disk full, no
+    permission, damaged file); writing with a reader raises LibraryError.
+    """
+
+    def __init__(self, folder: Path, connection: apsw.Connection, mode: Mode, lock: FileLock | None) -> None:
+        """Use `Store.open`."""
+        self.folder = folder
+        self.mode: Mode = mode
+        self._connection = connection
+        self._lock = lock
+        self._calls = threading.RLock()
+        self._searches: dict[int, VectorSearch] = {}
+
+    @classmethod
+    def open(cls, folder: str | Path, *, mode: Mode = "read") -> Self:
+        """Open the library in `folder`; mode "write" creates it when missing and holds the indexing lock.
+
+        Raises LibraryStorageError when the folder is something else, cannot be used, or (reading) holds no
+        library; LibraryVersionError when it was made by a newer qvl-local; LibraryBusyError (writing) when
+        another process is indexing into it.
+        """
+        home = Path(folder).expanduser().absolute()
+        path = home / DATABASE
+        if mode == "read":
+            if not _is_file(path):
+                raise LibraryStorageError(
+                    f"{home}: there is no library here. Make one with `qvl-local index PATH --library {home}`."
+                )
+            connection = _open_for_reading(path)
+            return cls(home, connection, mode, None)
+        _claim_folder(home)
+        lock = FileLock(
+            home / LOCK,
+            busy=f"{home}: {{owner}} is indexing into this library. Wait until it is done, or stop it; "
+            "searching works meanwhile.",
+        )
+        try:
+            return cls(home, _open_for_writing(path), mode, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def create(cls, folder: str | Path) -> None:
+        """Make an empty library in `folder` unless there is one. Does not wait for an indexer. Raises as `open`."""
+        home = Path(folder).expanduser().absolute()
+        if not _is_file(home / DATABASE):
+            _claim_folder(home)
+            _open_for_writing(home / DATABASE).close()
+
+    def close(self) -> None:
+        """Close the file and, for a writer, let the next indexer in."""
+        with self._calls:
+            self._searches.clear()
+            self._connection.close()
+            if self._lock is not None:
+                self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # Folders
+
+    def folders(self) -> tuple[Folder, ...]:
+        """The indexed roots, oldest first."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT id, path FROM folder ORDER BY id").fetchall()
+        return tuple(Folder(folder_id, loaded_name(path)) for folder_id, path in rows)
+
+    def add_folder(self, path: str) -> Folder:
+        """Remember a root; the same one when it is known already. `path` is absolute."""
+        if not os.path.isabs(path):  # noqa: PTH117 - keeps surrogate escapes
+            raise InputError(f"{path}: an indexed folder needs an absolute path")
+        normal = os.path.normpath(path)
+        with self._writing() as connection:
+            connection.execute("INSERT OR IGNORE INTO folder (path) VALUES (?)", (stored_name(normal),))
+            (folder_id,) = connection.execute(
+                "SELECT id FROM folder WHERE path = ?", (stored_name(normal),)
+            ).fetchone()
+        return Folder(folder_id, normal)
+
+    def remove_folder(self, folder_id: int) -> int:
+        """Forget a root with everything in it; the files stay. Returns how many items went."""
+        with self._writing() as connection:
+            rows = connection.execute("SELECT id FROM media WHERE folder_id = ?", (folder_id,)).fetchall()
+            remove_media(connection, [media_id for (media_id,) in rows])
+            connection.execute("DELETE FROM folder WHERE id = ?", (folder_id,))
+        return len(rows)
+
+    # Vector spaces
+
+    def space(self, identity: SpaceIdentity) -> Space:
+        """The space of this identity, made when missing. The library's first space is active at once."""
+        with self._reading() as connection:
+            found = spaces.find_space(connection, identity)
+        if found is not None:
+            return found
+        with self._writing() as connection:
+            return spaces.add_space(connection, identity)
+
+    def find_space(self, identity: SpaceIdentity) -> Space | None:
+        """The space of this identity, or None."""
+        with self._reading() as connection:
+            return spaces.find_space(connection, identity)
+
+    def active_space(self) -> Space | None:
+        """The space that serves searches; None in a library that was never indexed."""
+        with self._reading() as connection:
+            return spaces.active_space(connection)
+
+    def spaces(self) -> tuple[Space, ...]:
+        """Every space, oldest first."""
+        with self._reading() as connection:
+            return spaces.all_spaces(connection)
+
+    def activate(self, space: Space) -> Space:
+        """Let `space` serve the searches from now on; open readers follow with their next search."""
+        with self._writing() as connection:
+            return spaces.activate_space(connection, space)
+
+    def remove_space(self, space: Space) -> None:
+        """Delete a space with its vectors. Raises InputError for the active one."""
+        with self._writing() as connection:
+            if spaces.active_space(connection) == spaces.find_space(connection, space.identity):
+                raise InputError("the active vector space cannot be removed; activate another one first")
+            for table in ("vector", "code", "dropped", "segment"):
+                connection.execute(f"DELETE FROM {table} WHERE space_id = ?", (space.id,))
+            connection.execute("DELETE FROM space WHERE id = ?", (space.id,))
+
+    def clipped_fraction(self, space: Space) -> float:
+        """The part of vector components that did not fit the int8 range, in [0, 1]; below 0.001 is healthy."""
+        with self._reading() as connection:
+            return spaces.clipped_fraction(connection, space)
+
+    # Indexing
+
+    def known(self, folder_id: int, space: Space) -> Iterator[KnownFile]:
+        """Every remembered file of a folder; state "pending" when it lacks vectors in `space`.
+
+        Read page by page, so writing between two steps is fine.
+        """
+        last = 0
+        while True:
+            with self._reading() as connection:
+                rows = connection.execute(
+                    f"SELECT {KNOWN_COLUMNS} FROM media m "
+                    "WHERE m.folder_id = ? AND m.id > ? ORDER BY m.id LIMIT ?",
+                    (space.id, folder_id, last, _KNOWN_PAGE),
+                ).fetchall()
+            yield from map(known_file, rows)
+            if len(rows) < _KNOWN_PAGE:
+                return
+            last = rows[-1][0]
+
+    def find_content(self, content_hash: bytes, size: int, space: Space) -> tuple[KnownFile, ...]:
+        """Files of the same content in any folder, whatever they are called; state as in `known`."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                f"SELECT {KNOWN_COLUMNS} FROM media m WHERE m.content_hash = ? AND m.size = ? ORDER BY m.id",
+                (space.id, content_hash, size),
+            ).fetchall()
+        return tuple(map(known_file, rows))
+
+    def write(self, batch: Sequence[IndexedMedia | FailedMedia], space: Space) -> tuple[int, ...]:
+        """Write up to about 1000 files in one transaction; a file that is known is replaced. Returns media ids.
+
+        A file whose content is as before keeps its vectors in other spaces; a changed or failed one loses them.
+        Raises InputError for a vector that is not finite, of another width, or not of length 1.
+        """
+        for item in batch:
+            if isinstance(item, IndexedMedia):
+                _check_vectors(item, space)
+        vectors = [s.vector for item in batch if isinstance(item, IndexedMedia) for s in item.segments]
+        media_ids = []
+        with self._writing() as connection:
+            stored = spaces.encode_batch(connection, space, np.stack(vectors)) if vectors else None
+            taken = 0
+            for item in batch:
+                media_ids.append(write_media(connection, item, space))
+                if isinstance(item, IndexedMedia) and stored is not None:
+                    rows = stored[taken : taken + len(item.segments)]
+                    write_segments(connection, media_ids[-1], space, item.segments, rows)
+                    taken += len(rows)
+        return tuple(media_ids)
+
+    def rename(self, media_id: int, file: FoundFile) -> None:
+        """The file of `media_id` was moved: it lies at `file` now, with the same content. Costs no embedding.
+
+        A row that already has the new name (the file it replaced) is removed.
+        """
+        with self._writing() as connection:
+            move_media(connection, media_id, file)
+
+    def touch(self, media_id: int, file: FoundFile) -> None:
+        """The file was written again with the same content: remember its new time stamp."""
+        self.rename(media_id, file)
+
+    def copy(self, media_id: int, file: FoundFile) -> int:
+        """A second file with the content of `media_id`: gets rows and vectors of its own without embedding.
+
+        Returns the new media id. Raises InputError when `media_id` is not known.
+        """
+        with self._writing() as connection:
+            return copy_media(connection, media_id, file)
+
+    def remove(self, media_ids: Iterable[int]) -> int:
+        """Forget items; their files stay. Returns how many were known."""
+        with self._writing() as connection:
+            return remove_media(connection, list(media_ids))
+
+    # Reading
+
+    def counts(self, space: Space | None = None) -> Counts:
+        """What the library holds in `space` (the active one when None). A failed file is not an item."""
+        with self._reading() as connection:
+            space = space or spaces.active_space(connection)
+            (failed,) = connection.execute("SELECT count(*) FROM media WHERE state = 'failed'").fetchone()
+            if space is None:
+                return Counts(0, 0, 0, 0, failed)
+            kinds = dict(
+                connection.execute(
+                    "SELECT m.kind, count(*) FROM media m WHERE m.state = 'indexed' AND EXISTS "
+                    "(SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?) GROUP BY m.kind",
+                    (space.id,),
+                ).fetchall()
+            )
+            (segments,) = connection.execute(
+                "SELECT count(*) FROM segment WHERE space_id = ?", (space.id,)
+            ).fetchone()
+        photos, videos = kinds.get("photo", 0), kinds.get("video", 0)
+        return Counts(photos + videos, photos, videos, segments, failed)
+
+    def failures(self) -> tuple[Failure, ...]:
+        """The quarantined files with their reasons, in order of path."""
+        with self._reading() as connection:
+            rows = connection.execute(f"{SELECT_MEDIA} WHERE m.state = 'failed'").fetchall()
+        failed = sorted(map(media_item, rows), key=lambda item: item.path)
+        return tuple(Failure(item.path, item.error or "unknown") for item in failed)
+
+    def media(self, media_id: int) -> MediaItem | None:
+        """The item of this id, or None."""
+        with self._reading() as connection:
+            row = connection.execute(f"{SELECT_MEDIA} WHERE m.id = ?", (media_id,)).fetchone()
+        return None if row is None else media_item(row)
+
+    def media_by_path(self, path: str) -> MediaItem | None:
+        """The item at this absolute path, or None. With nested roots, the one of the oldest."""
+        wanted = os.path.normpath(path)
+        for folder in self.folders():
+            name = os.path.relpath(wanted, folder.path) if _is_inside(wanted, folder.path) else None
+            if name is None:
+                continue
+            with self._reading() as connection:
+                row = connection.execute(
+                    f"{SELECT_MEDIA} WHERE m.folder_id = ? AND m.name = ?", (folder.id, stored_name(name))
+                ).fetchone()
+            if row is not None:
+                return media_item(row)
+        return None
+
+    def segments(self, media_id: int, space: Space | None = None) -> tuple[Segment, ...]:
+        """The segments of an item in `space` (the active one when None), in order of time."""
+        with self._reading() as connection:
+            space = space or spaces.active_space(connection)
+            rows = connection.execute(
+                "SELECT id, media_id, t0_ms, t1_ms FROM segment WHERE media_id = ? AND space_id = ? "
+                "ORDER BY t0_ms, id",
+                (media_id, 0 if space is None else space.id),
+            ).fetchall()
+        return tuple(Segment(*row) for row in rows)
+
+    def vectors(self, media_id: int, space: Space | None = None) -> NDArray[np.float32]:
+        """The vectors of an item, float32 [segments, dims], in the order of `segments`, to about 1 part in 100."""
+        with self._reading() as connection:
+            space = space or spaces.active_space(connection)
+            if space is None:
+                return np.empty((0, 0), np.float32)
+            rows = connection.execute(
+                "SELECT v.embedding FROM segment s JOIN vector v ON v.segment_id = s.id "
+                "WHERE s.media_id = ? AND s.space_id = ? ORDER BY s.t0_ms, s.id",
+                (media_id, space.id),
+            ).fetchall()
+            scale = spaces.scale_of(connection, space)
+        stored = np.frombuffer(b"".join(row for (row,) in rows), np.int8)
+        return dequantize(stored.reshape(-1, space.identity.dims), scale or 1.0)
+
+    # Search
+
+    def nearest(
+        self,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        filters: Filters | None = None,
+        space: Space | None = None,
+    ) -> tuple[Candidate, ...]:
+        """The `limit` items nearest to `vector`, best first, each with its best segment.
+
+        `vector`: float32 [d], of the full width of `space` (the active one when None) or an MRL prefix of it;
+        it need not be normalised. Raises InputError for a vector or a filter that makes no sense.
+        """
+        with self._reading() as connection:
+            space = space or spaces.active_space(connection)
+            if space is None:
+                return ()
+            search = self._searches.get(space.id)
+            if search is None:
+                search = self._searches[space.id] = VectorSearch(connection, space)
+            neighbours = search.nearest(vector, limit=limit, condition=condition_of(connection, filters))
+            return _candidates(connection, neighbours)
+
+    # Plumbing
+
+    @contextmanager
+    def _reading(self) -> Iterator[apsw.Connection]:
+        with self._calls, storage_errors(self.folder / DATABASE), read_transaction(self._connection):
+            yield self._connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[apsw.Connection]:
+        if self.mode != "write":
+            raise LibraryError(f"{self.folder}: the library was opened for reading only")
+        with self._calls, storage_errors(self.folder / DATABASE), write_transaction(self._connection):
+            yield self._connection
+
+
+def _candidates(connection: apsw.Connection, neighbours: Sequence[Neighbour]) -> tuple[Candidate, ...]:
+    items = media_items(connection, (neighbour.media_id for neighbour in neighbours))
+    candidates = []
+    for neighbour in neighbours:
+        t0_ms, t1_ms = connection.execute(
+            "SELECT t0_ms, t1_ms FROM segment WHERE id = ?", (neighbour.segment_id,)
+        ).fetchone()
+        segment = Segment(neighbour.segment_id, neighbour.media_id, t0_ms, t1_ms)
+        candidates.append(Candidate(items[neighbour.media_id], segment, neighbour.cosine))
+    return tuple(candidates)
+
+
+def _check_vectors(item: IndexedMedia, space: Space) -> None:
+    if not item.segments:
+        raise InputError(f"{item.file.name}: a file without a single vector cannot be indexed")
+    for segment in item.segments:
+        if segment.vector.shape != (space.identity.dims,):
+            raise InputError(
+                f"{item.file.name}: a vector of shape {segment.vector.shape} does not fit a space "
+                f"of {space.identity.dims} dimensions"
+            )
+        length = float(np.linalg.norm(segment.vector))
+        if not abs(length - 1.0) <= 1e-2:
+            raise InputError(f"{item.file.name}: a vector of length {length:g} instead of 1")
+
+
+def _open_for_reading(path: Path) -> apsw.Connection:
+    connection = connect(path, mode="read")
+    try:
+        with storage_errors(path):
+            outdated = pending(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    if not outdated:
+        return connection
+    connection.close()
+    _open_for_writing(path).close()
+    return connect(path, mode="read")
+
+
+def _open_for_writing(path: Path) -> apsw.Connection:
+    connection = connect(path, mode="write")
+    try:
+        with storage_errors(path):
+            migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _claim_folder(home: Path) -> None:
+    """Make the folder, or refuse one that holds something else than a library."""
+    with storage_errors(home / DATABASE):
+        try:
+            home.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise LibraryStorageError(
+                f"{home}: this is a file, not a folder. Choose another folder with --library."
+            ) from error
+        names = {entry.name for entry in home.iterdir()}
+    if DATABASE not in names and names - _HARMLESS:
+        raise LibraryStorageError(
+            f"{home}: the folder holds other files and no library. Choose an empty or a new folder with --library."
+        )
+
+
+def _is_file(path: Path) -> bool:
+    with storage_errors(path):
+        try:
+            return path.stat().st_size >= 0
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
+def _is_inside(path: str, folder: str) -> bool:
+    return path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
