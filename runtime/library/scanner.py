@@ -1,0 +1,175 @@
+"""Walking the folders of a library: which media files are there, and which places could not be read.
+ Knows names, sizes and times, never contents. Skipped: hidden files and folders, the caches of
+`SKIPPED_FOLDERS`, and whatever a `.qvlignore` (the patterns of `.gitignore`, for its folder and below)
+names. Symbolic links to folders are not followed, so that loops cannot happen; a link to a file counts when
+its target lies under the same root.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .formats import kind_by_extension
+from .records import Failure, Folder, FoundFile
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+IGNORE_FILE = ".qvlignore"
+
+SKIPPED_FOLDERS = frozenset(
+    {"@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found"}
+    | {"node_modules", "__pycache__", "thumbnails", "iphoto previews"}
+)
+"""Lower-case names of folders that hold copies and waste, not a person's pictures. Hidden ones go anyway."""
+
+_HIDDEN_ON_WINDOWS = 0x2  # FILE_ATTRIBUTE_HIDDEN
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """What one walk of a root met.
+
+    `unread` holds the names, relative to the root, of folders and files that could not be looked at ("" is
+    the root itself): nobody may conclude that what lies there or below is gone.
+    """
+
+    folder: Folder
+    files: tuple[FoundFile, ...]
+    failures: tuple[Failure, ...]
+    unread: tuple[str, ...]
+
+    def covers(self, name: str) -> bool:
+        """Whether the walk saw the place where `name` would be, so that its absence means that it is gone."""
+        return not any(part in ("", name) or name.startswith(part + os.sep) for part in self.unread)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """The patterns of one `.qvlignore`; `base` is its folder, "" or ending in "/", relative to the root."""
+
+    base: str
+    spec: GitIgnoreSpec
+
+    def verdict(self, name: str) -> bool | None:
+        """True: ignore, False: keep, None: no pattern speaks of it. `name` uses "/", folders end in it."""
+        return self.spec.check_file(name[len(self.base) :]).include
+
+
+def walk(folder: Folder, *, on_found: Callable[[int], None] | None = None) -> Walk:
+    """List every media file under `folder`, in the order of its names.
+
+    `on_found` is told the number of files met so far after each folder. A folder that cannot be listed
+    becomes a failure by its name and the walk goes on; so does a root that is not there.
+    """
+    files: list[FoundFile] = []
+    failures: list[Failure] = []
+    unread: list[str] = []
+    stack: list[tuple[str, tuple[_Rules, ...]]] = [("", ())]
+    while stack:
+        where, rules = stack.pop()
+        path = str(Path(folder.path, where))
+        try:
+            with os.scandir(path) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+            rules = _with_rules_of(path, where, entries, rules)
+        except (OSError, ValueError) as error:
+            failures.append(Failure(path, f"the folder cannot be read: {_why(error)}"))
+            unread.append(where)
+            continue
+        below: list[tuple[str, tuple[_Rules, ...]]] = []
+        for entry in entries:
+            name = f"{where}{os.sep}{entry.name}" if where else entry.name
+            try:
+                if _is_skipped(entry):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    if not _is_ignored(name, True, rules):
+                        below.append((name, rules))
+                elif kind_by_extension(entry.name) is not None and not _is_ignored(name, False, rules):
+                    found = _file(folder, name, entry)
+                    if found is not None:
+                        files.append(found)
+            except OSError as error:
+                failures.append(Failure(entry.path, f"the file cannot be read: {_why(error)}"))
+                unread.append(name)
+        stack.extend(reversed(below))
+        if on_found is not None:
+            on_found(len(files))
+    return Walk(folder, tuple(files), tuple(failures), tuple(unread))
+
+
+def find(folder: Folder, name: str) -> FoundFile:
+    """One file that the user named: hidden or ignored makes no difference then.
+
+    Raises:
+        OSError: it is not there or cannot be looked at.
+    """
+    status = Path(folder.path, name).stat()
+    return FoundFile(folder.id, name, status.st_size, status.st_mtime_ns)
+
+
+def _with_rules_of(
+    path: str, where: str, entries: list[os.DirEntry[str]], rules: tuple[_Rules, ...]
+) -> tuple[_Rules, ...]:
+    if not any(entry.name == IGNORE_FILE for entry in entries):
+        return rules
+    from pathspec import GitIgnoreSpec
+
+    file = Path(path, IGNORE_FILE)
+    lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    try:
+        spec = GitIgnoreSpec.from_lines(lines)
+    except ValueError as error:
+        # Going on without the rules would index what somebody wanted left out.
+        raise ValueError(f"{IGNORE_FILE} holds a pattern that cannot be used: {error}") from error
+    base = _slashed(where) + "/" if where else ""
+    return (*rules, _Rules(base, spec))
+
+
+def _is_skipped(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith("."):
+        return True
+    if entry.name.lower() in SKIPPED_FOLDERS and entry.is_dir(follow_symlinks=False):
+        return True
+    if os.name != "nt":
+        return False
+    return bool(getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0) & _HIDDEN_ON_WINDOWS)
+
+
+def _is_ignored(name: str, is_folder: bool, rules: tuple[_Rules, ...]) -> bool:
+    # As in git: the file nearest to the name has the last word.
+    slashed = _slashed(name) + ("/" if is_folder else "")
+    for rule in reversed(rules):
+        verdict = rule.verdict(slashed)
+        if verdict is not None:
+            return verdict
+    return False
+
+
+def _file(folder: Folder, name: str, entry: os.DirEntry[str]) -> FoundFile | None:
+    if entry.is_symlink():
+        target = os.path.realpath(entry.path)
+        root = os.path.realpath(folder.path)
+        if not target.startswith(root.rstrip(os.sep) + os.sep):
+            return None
+    # On Windows, DirEntry.stat() may be stale for links and lacks nothing else we need.
+    status = entry.stat(follow_symlinks=True)
+    if stat.S_ISDIR(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is a device, a pipe or a socket, not a file")
+    return FoundFile(folder.id, name, status.st_size, status.st_mtime_ns)
+
+
+def _slashed(name: str) -> str:
+    return name.replace(os.sep, "/")
+
+
+def _why(error: OSError | ValueError) -> str:
+    return (getattr(error, "strerror", None) or str(error)).lower()

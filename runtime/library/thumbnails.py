@@ -1,0 +1,45 @@
+"""Small pictures kept for showing and for reranking: thumbnails, and the frames of a scene as one strip."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+THUMBNAIL_SIDE = 320
+"""The long side of a thumbnail, in pixels."""
+
+_THUMBNAIL_QUALITY = 80
+_STRIP_QUALITY = 92
+_JPEG_SIDE = 65_500  # libjpeg's limit is 65,535
+
+
+def make_thumbnail(image: Image.Image) -> bytes:
+    """A JPEG of at most `THUMBNAIL_SIDE` pixels a side from an upright RGB image, never enlarged."""
+    small = image.copy()
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return _jpeg(small, _THUMBNAIL_QUALITY, "4:2:0")
+
+
+def make_strip(frames: NDArray[np.uint8]) -> bytes:
+    """The frames of a scene, uint8 [F, H, W, 3], one below the other in a JPEG without chroma subsampling."""
+    count, height, width, _ = frames.shape
+    if count * height > _JPEG_SIDE or width > _JPEG_SIDE:
+        raise ValueError(f"{count} frames of {width}x{height} do not fit into one JPEG")
+    strip = np.ascontiguousarray(frames).reshape(count * height, width, 3)
+    return _jpeg(Image.fromarray(strip), _STRIP_QUALITY, "4:4:4")
+
+
+def split_strip(strip: bytes, count: int) -> NDArray[np.uint8]:
+    """The `count` frames of a strip: uint8 [F, H, W, 3]."""
+    with Image.open(BytesIO(strip), formats=["JPEG"]) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    return pixels.reshape(count, pixels.shape[0] // count, pixels.shape[1], 3)
+
+
+def _jpeg(image: Image.Image, quality: int, subsampling: str) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    return buffer.getvalue()

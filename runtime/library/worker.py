@@ -1,0 +1,152 @@
+"""The program that a decoding process runs: read a task, answer with what the task yields, until the input
+ends.
+ Started by `workers.py` as `python -m qvl_local.runtime.library.worker`. Messages are pickles behind a
+length of 8 bytes, tasks on standard input and answers on what was standard output. A task may do anything:
+hang, crash, or ask for all memory; it takes this process with it and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from ..errors import MediaError, MediaLimitError
+
+_GRACE_S = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker has started and waits for a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One value that a task yielded."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The task has yielded everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The task cannot be done; `reason` says why in one line."""
+
+    reason: str
+
+
+def serve(run: Callable[[Any], Iterator[Any]], *, memory_mb: int, time_limit_s: float) -> None:
+    """Answer tasks with `run` until standard input ends.
+
+    Memory is limited where the system can (`RLIMIT_AS`; macOS accepts and ignores it). `time_limit_s` is the
+    parent's business; here it only ends a process whose parent was killed while a task hangs.
+    """
+    source, target = _private_pipes()
+    _limit_memory(memory_mb)
+    write_message(target, Ready())
+    while (task := read_message(source)) is not None:
+        answers = _answers(run, task)
+        while True:
+            _alarm(time_limit_s + _GRACE_S)
+            answer = next(answers)
+            _alarm(0)
+            try:
+                write_message(target, answer)
+            except OSError:
+                return  # the parent is gone
+            if not isinstance(answer, Part):
+                break
+
+
+def write_message(file: BinaryIO, message: object) -> None:
+    """Write one message and flush."""
+    body = pickle.dumps(message, protocol=5)
+    file.write(len(body).to_bytes(8, "little"))
+    file.write(body)
+    file.flush()
+
+
+def read_message(file: BinaryIO) -> Any:
+    """Read one message; None when the other side is gone."""
+    head = _read(file, 8)
+    body = _read(file, int.from_bytes(head, "little")) if head is not None else None
+    return None if body is None else pickle.loads(body)
+
+
+def _answers(run: Callable[[Any], Iterator[Any]], task: Any) -> Iterator[Part | Done | Failed]:
+    try:
+        for value in run(task):
+            yield Part(value)
+    except MediaLimitError as error:
+        yield Failed(error.reason)
+    except MediaError as error:
+        yield Failed(error.reason)
+    except MemoryError:
+        yield Failed("decoding it needs more memory than a worker may use")
+    except Exception as error:  # a decoder's bug costs this file only
+        yield Failed(f"it cannot be decoded: {type(error).__name__}: {_one_line(error)}")
+    else:
+        yield Done()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+def _read(file: BinaryIO, count: int) -> bytes | None:
+    try:
+        body = file.read(count)
+    except OSError:
+        return None
+    return body if len(body) == count else None
+
+
+def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
+    # Codecs print; whatever they print must not end up between two messages.
+    source = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    target = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    with open(os.devnull, "rb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), sys.stdin.fileno())
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return source, target
+
+
+def _limit_memory(memory_mb: int) -> None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    # A core dump of every hostile file would fill the disk.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with contextlib.suppress(OSError, ValueError):
+        limit = memory_mb * 2**20
+        resource.setrlimit(resource.RLIMIT_AS, (limit, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def _alarm(seconds: float) -> None:
+    if hasattr(signal, "setitimer"):  # not on Windows
+        # SIGALRM is left at its default: the kernel ends the process even inside a decoder that never
+        # returns.
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
+def main() -> None:
+    """Serve decoding tasks; the arguments are the memory limit in MB and the time limit in seconds."""
+    from .decode import decode_file
+
+    serve(decode_file, memory_mb=int(sys.argv[1]), time_limit_s=float(sys.argv[2]))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""A pool of decoding processes in which a file can cost itself and nothing more.
+ Each process hangs on two pipes of its own: one that crashes, or is killed because it overran its time,
+takes no shared lock or queue with it, and it is always known which file it was busy with. Processes are
+plain subprocesses (`worker.py`), not `multiprocessing`: a script that indexes needs no `if __name__ ==
+"__main__"`, and nothing of the parent's modules is imported. Answers pass through a bounded queue, so that
+decoding cannot run away from embedding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import QvlError
+from .worker import Done, Failed, Part, Ready, read_message, write_message
+
+_START_LIMIT_S = 120
+_TICK_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How many processes, how long each may take for the next part of a file, and how much memory it gets."""
+
+    count: int
+    time_limit_s: float = 60.0
+    memory_mb: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a worker says about the task that was submitted as `key`: parts, then `Done` or `Failed`."""
+
+    key: Hashable
+    message: Part | Done | Failed
+
+
+def default_worker_count() -> int:
+    """One process a core, at most eight: beyond that, embedding and the disk are what one waits for."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(8, count or 1))
+
+
+def worker_command() -> tuple[str, ...]:
+    """The command line of a worker, without its two limits."""
+    # -P: a photo folder with a numpy.py in it must not be where modules come from.
+    return sys.executable, "-P", "-m", f"{__package__}.worker"
+
+
+class WorkerPool:
+    """Decoding processes, started when there is work. Use as a context manager, from one thread."""
+
+    def __init__(self, settings: WorkerSettings, *, command: Sequence[str] | None = None) -> None:
+        """`command` is the program to run, `worker_command()` by default."""
+        self._settings = settings
+        self._command = tuple(command or worker_command())
+        self._tasks: queue.SimpleQueue[tuple[Hashable, Any] | None] = queue.SimpleQueue()
+        self._answers: queue.Queue[Answer | QvlError] = queue.Queue(maxsize=4 * settings.count)
+        self._closing = threading.Event()
+        self._workers: list[_Worker] = []
+        self._open_tasks = 0
+
+    @property
+    def open_tasks(self) -> int:
+        """Tasks submitted and not yet done or failed, as far as `next` has told."""
+        return self._open_tasks
+
+    def submit(self, key: Hashable, task: Any) -> None:
+        """Queue a task; its answers will carry `key`."""
+        self._open_tasks += 1
+        self._tasks.put((key, task))
+        if len(self._workers) < min(self._settings.count, self._open_tasks):
+            self._workers.append(_Worker(self))
+
+    def next(self) -> Answer:
+        """Wait for the next answer of any worker.
+
+        Raises:
+            QvlError: no worker can be started on this machine.
+        """
+        while True:
+            for worker in self._workers:
+                worker.check_time()
+            # A wait without end could not be interrupted by Ctrl-C on Windows.
+            with contextlib.suppress(queue.Empty):
+                answer = self._answers.get(timeout=_TICK_S)
+                break
+        if isinstance(answer, QvlError):
+            raise answer
+        if not isinstance(answer.message, Part):
+            self._open_tasks -= 1
+        return answer
+
+    def close(self) -> None:
+        """End all processes, whatever they are doing."""
+        self._closing.set()
+        for worker in self._workers:
+            self._tasks.put(None)
+            worker.kill()
+        for worker in self._workers:
+            worker.join()
+        self._workers.clear()
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+class _Worker:
+    """One process and the thread that talks to it."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+        self._process: subprocess.Popen[bytes] | None = None
+        self._deadline: float | None = None
+        self._is_late = False
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="decoding worker", daemon=True)
+        self._thread.start()
+
+    def check_time(self) -> None:
+        """Kill the process when the answer that it owes is overdue."""
+        with self._lock:
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                self._is_late = True
+                self._deadline = None
+                if self._process is not None:
+                    self._process.kill()
+
+    def kill(self) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _work(self) -> None:
+        try:
+            while (job := self._pool._tasks.get()) is not None and not self._pool._closing.is_set():
+                self._run(*job)
+        except QvlError as error:
+            self._put(error)
+        finally:
+            self._end()
+
+    def _run(self, key: Hashable, task: Any) -> None:
+        if self._process is None:
+            self._start()
+        process = self._process
+        if process is None:  # closing
+            return
+        with contextlib.suppress(OSError):  # a dead process shows in what it answers: nothing
+            write_message(process.stdin, task)  # type: ignore[arg-type]
+        while True:
+            message = self._receive(process)
+            if message is None:
+                message = Failed(self._why_it_died(process))
+            self._put(Answer(key, message))
+            if not isinstance(message, Part):
+                break
+        if isinstance(message, Failed):
+            # Failures are rare, and one of memory leaves a process in pieces: begin afresh.
+            self._end()
+
+    def _start(self) -> None:
+        settings = self._pool._settings
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        with self._lock:
+            if self._pool._closing.is_set():
+                return
+            try:
+                process = self._process = subprocess.Popen(
+                    [*self._pool._command, str(settings.memory_mb), str(settings.time_limit_s)],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.DEVNULL,
+                    env=environment,
+                    # Ctrl-C in the terminal is the parent's to answer.
+                    start_new_session=os.name == "posix",
+                    creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+                    | getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                )
+            except OSError as error:
+                raise QvlError(f"A decoding process cannot be started: {error}.") from error
+        if not isinstance(self._receive(process, limit_s=_START_LIMIT_S), Ready):
+            if self._pool._closing.is_set():
+                self._end()
+                return
+            status = process.wait()
+            command = " ".join(self._pool._command)
+            raise QvlError(
+                f"The decoding process did not start (exit status {status}). "
+                f"Run `{command} 4096 60` to see why."
+            )
+
+    def _receive(self, process: subprocess.Popen[bytes], *, limit_s: float | None = None) -> Any:
+        with self._lock:
+            self._deadline = time.monotonic() + (limit_s or self._pool._settings.time_limit_s)
+            self._is_late = False
+        try:
+            return read_message(process.stdout)  # type: ignore[arg-type]
+        finally:
+            with self._lock:
+                self._deadline = None
+
+    def _why_it_died(self, process: subprocess.Popen[bytes]) -> str:
+        process.kill()
+        status = process.wait()
+        if self._is_late:
+            limit = self._pool._settings.time_limit_s
+            return f"decoding it took longer than the limit of {limit:g} s and was stopped"
+        if status == -getattr(signal, "SIGKILL", 9):
+            return "its decoder was killed by the system, most likely for lack of memory"
+        if status < 0:
+            with contextlib.suppress(ValueError):
+                return f"its decoder crashed ({signal.Signals(-status).name})"
+        return f"its decoder ended unexpectedly (exit status {status})"
+
+    def _put(self, answer: Answer | QvlError) -> None:
+        while not self._pool._closing.is_set():
+            with contextlib.suppress(queue.Full):
+                self._pool._answers.put(answer, timeout=_TICK_S)
+                return
+
+    def _end(self) -> None:
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
