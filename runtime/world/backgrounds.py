@@ -1,8 +1,8 @@
 """Draws the ten places by day, at sunset and at night.
 
-The world is 128 units wide and drawn at any whole multiple of it: coordinates below are units, a `_Brush` turns them into
-pixels so that a picture of 512 pixels, scaled down, is the picture of 128. Forty variants of each place and time exist;
-the order of random draws is fixed, so a variant looks the same for ever.
+The world is 128 units wide and drawn at any whole multiple of it: coordinates below are units, a `_Brush`
+turns them into pixels so that a picture of 512 pixels, scaled down, is the picture of 128. Forty variants
+of each place and time exist; the order of random draws is fixed, so a variant looks the same for ever.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TINT = ((1.0, 1.0, 1.0), (1.0, 0.82, 0.7), (0.38, 0.42, 0.6))
 
 
 class Backgrounds:
-    """Draws backgrounds and keeps those drawn last. `cache_pixels`: how many pixels to keep (3 bytes each)."""
+    """Draws backgrounds and keeps those drawn last: up to `cache_pixels` pixels of 3 bytes."""
 
     def __init__(self, *, cache_pixels: int = 64_000_000) -> None:
         self._cache: OrderedDict[tuple[int, int, int, int], Image.Image] = OrderedDict()

@@ -1,8 +1,8 @@
 """Writes queries about scenes, with the exact constraint vector of each.
 
-Four styles: FULL captions say everything, PARTIAL ones some of it, both as sentences; SHORT ones are phrases of one or
-two facts; TERSE ones are what people type into a search field (see `terse`). A query always matches the scene it was
-written about, and demands nothing that its text does not say.
+Four styles: FULL captions say everything, PARTIAL ones some of it, both as sentences; SHORT ones are
+phrases of one or two facts; TERSE ones are what people type into a search field (see `terse`). A query
+always matches the scene it was written about, and demands nothing that its text does not say.
 """
 
 from __future__ import annotations
@@ -34,7 +34,6 @@ from .vocabulary import (
 )
 from .wording import Wording, noun_phrase
 
-
 _Mention = Callable[[], bool]
 
 
@@ -57,14 +56,20 @@ class Query(NamedTuple):
 # Short free text is what people type, so it is half of the default mixture.
 _MIXTURE = ((Style.FULL, 0.25), (Style.PARTIAL, 0.5), (Style.SHORT, 0.7), (Style.TERSE, 1.0))
 
+# fmt: off
 _SIGNS = (
-    ("with a sign saying {}", "with a sign that says {}", "with the word {}")
-    + ("and a sign reading {}", "next to a sign with the word {}")
-)  # fmt: skip
+    "with a sign saying {}", "with a sign that says {}", "with the word {}", "and a sign reading {}",
+    "next to a sign with the word {}",
+)
 _LONE_SIGNS = (
-    ("a sign saying {}", "a sign that says {}", "{} sign", "sign {}")
-    + ("sign with the word {}", "the word {}", "a {} sign")
-)  # fmt: skip
+    "a sign saying {}", "a sign that says {}", "{} sign", "sign {}", "sign with the word {}", "the word {}",
+    "a {} sign",
+)
+# fmt: on
+
+
+_PHOTO_MEDIA = ("a photo of ", "a picture of ", "an image of ", "photo: ")
+_CLIP_MEDIA = ("a video of ", "a clip of ", "footage of ", "video: ")
 
 
 def query(rng: random.Random, scene: Scene, style: Style | None = None) -> Query:
@@ -111,6 +116,7 @@ def _write_sentence(wording: Wording, *, full: bool) -> str:
         place, name = wording.place(), wording.place_name(article=True)
 
     order = rng.random()
+    starts_with_noun = not groups or order < 0.75
     if not groups:
         if not name:
             name, sign = sign.removeprefix("with ").removeprefix("and ").removeprefix("next to "), ""
@@ -119,20 +125,22 @@ def _write_sentence(wording: Wording, *, full: bool) -> str:
         text = _words(subject, place, time, weather, sign)
     elif order < 0.6:
         text = _words(subject, sign, place, weather, time)
-    elif order < 0.75 and name:
-        text = _words(name, time, weather, "with " + subject, sign)
+    elif order < 0.75:
+        text = (
+            _words(name, time, weather, "with " + subject, sign)
+            if name
+            else _words(subject, time, weather, sign)
+        )
     elif order < 0.88 and (place or time):
         text = _words(place, time, weather) + ", " + _words(subject, sign)
     else:
         text = _words(time, subject, sign, place, weather)
+        starts_with_noun = not time
 
-    if rng.random() < 0.3:
-        if not clip:
-            text = rng.choice(["a photo of ", "a picture of ", "an image of ", "photo: "]) + text
-            wording.demand(Slot.KIND)
-        elif rng.random() < 0.7:
-            text = rng.choice(["a video of ", "a clip of ", "video: ", "footage of "]) + text
-            wording.demand(Slot.KIND)
+    if rng.random() < 0.3 and (not clip or rng.random() < 0.7):
+        wording.demand(Slot.KIND)
+        media = _CLIP_MEDIA if clip else _PHOTO_MEDIA
+        text = (rng.choice(media) if starts_with_noun else media[-1]) + text
     if rng.random() < 0.2:
         text = text[0].upper() + text[1:] + rng.choice(["", "."])
     return text

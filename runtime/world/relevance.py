@@ -1,9 +1,9 @@
 """Which scenes answer which queries, exactly.
 
-A query's constraint vector has the slots of a scene: -1 allows anything, counts 8 and 9 mean "two or more" and "four or
-more", object codes from 100 mean any object of a category. A count speaks of one group of a scene. A query that names
-two groups also matches the scene that has them in the other order, with the relation turned round; the order of a
-clip's "first A, then B" is never turned round.
+A query's constraint vector has the slots of a scene: -1 allows anything, counts 8 and 9 mean "two or more"
+and "four or more", object codes from 100 mean any object of a category. A count speaks of one group of a
+scene. A query that names two groups also matches the scene that has them in the other order, with the
+relation turned round; the order of a clip's "first A, then B" is never turned round.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _allows(wanted: NDArray[np.int16], found: NDArray[np.int16]) -> NDArray[np.b
 
 
 def _group(wanted: NDArray[np.int16], found: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """wanted: [Q, 1, 5], found: [1, S, 5], both object, count, colour, size, position. Returns bool [Q, S]."""
+    """wanted: [Q, 1, 5], found: [1, S, 5]: object, count, colour, size, position. Returns bool [Q, S]."""
     thing, count, colour, size, position = (wanted[..., i] for i in range(5))
     found_thing, found_count, found_colour, found_size, found_position = (found[..., i] for i in range(5))
     found_category = np.where(

@@ -1,8 +1,9 @@
 """Renders scenes as pictures and clips, at any size.
 
-Photographs are composed in a world 128 units wide, clips in one of 96 (their things are larger in the frame, their
-backgrounds the same). A picture of 128 pixels has one pixel a unit; a larger one shows the same picture with finer edges,
-so a model may train on either, scaled down. The same scene, seed and size always give the same pixels.
+Photographs are composed in a world 128 units wide, clips in one of 96 (their things are larger in the
+frame, their backgrounds the same). A picture of 128 pixels has one pixel a unit; a larger one shows the
+same picture with finer edges, so a model may train on either, scaled down. The same scene, seed and size
+always give the same pixels.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ _CENTRES = {1: (25, 84), 2: (103, 84), 3: (64, 22), 4: (64, 106), 5: (64, 66)}
 class SpriteBox(NamedTuple):
     """Where one thing or sign was drawn, in world units (not pixels).
 
-    object: an object code, or minus the word code for a sign. colour: colour code. size: a `Size` (0 for a sign); in
-    clips the scene's `Motion` instead (0 for THEN).
+    object: an object code, or minus the word code for a sign. colour: colour code. size: a `Size` (0 for a
+    sign); in clips the scene's `Motion` instead (0 for THEN).
     """
 
     object: int
@@ -58,8 +59,8 @@ class SpriteBox(NamedTuple):
 class Stage:
     """A picture in the making: a background on which things, signs and weather are put, in units.
 
-    image: RGB, any size, drawn on in place. units: how many world units wide it is. time: a `Time`, the light. boxes:
-    what has been put so far. Every method draws from `rng`.
+    image: RGB, any size, drawn on in place. units: how many world units wide it is. time: a `Time`, the
+    light. boxes: what has been put so far. Every method draws from `rng`.
     """
 
     sprites: Sprites
@@ -81,7 +82,7 @@ class Stage:
         return Stage(self.sprites, self.image.crop(box), self.rng, self.time, units)
 
     def put(self, thing: int, colour: int, side: int, x: float, y: float, *, size: int = Size.NORMAL) -> None:
-        """Draws one thing, `side` units long, centred near (x, y), inside the picture, turned and flipped by chance."""
+        """Draws one thing, `side` units long, near (x, y) but inside, turned and flipped by chance."""
         flipped = self.rng.random() < 0.5 and thing != _CAR
         degrees = self.rng.choice([-8, 0, 0, 8])
         width, height = self._sprite(thing, colour, side, 1.0, flipped, degrees).size
@@ -146,7 +147,12 @@ class Stage:
         x = self.rng.randrange(0, self.units - width, 8)
         ink, board = self.rng.choice(_SIGN_COLOURS)
         draw = ImageDraw.Draw(self.image)
-        edges = (round(x * s), round(y * s), round((x + width + 1) * s) - 1, round((y + _SIGN_HEIGHT + 1) * s) - 1)
+        edges = (
+            round(x * s),
+            round(y * s),
+            round((x + width + 1) * s) - 1,
+            round((y + _SIGN_HEIGHT + 1) * s) - 1,
+        )
         draw.rectangle(edges, fill=board, outline=(30, 30, 30), width=max(1, round(s)))
         mask = self.sprites.word(word, scale=s)
         top = y + (_SIGN_HEIGHT + 1 - text_height) / 2
@@ -175,7 +181,7 @@ class Stage:
 
 
 class Renderer:
-    """Draws scenes. Keeps sprites and backgrounds it has drawn; open one and use it for all (it is not thread-safe)."""
+    """Draws scenes. Keeps the sprites and backgrounds it drew: open one for all. It is not thread-safe."""
 
     def __init__(self) -> None:
         self._sprites = Sprites()
@@ -184,7 +190,7 @@ class Renderer:
     def stage(
         self, rng: random.Random, place: int, time: int, size: int = IMAGE_UNITS, *, units: int = IMAGE_UNITS
     ) -> Stage:
-        """An empty stage with a random background of a place at a `Time`, `size` pixels and `units` units a side."""
+        """An empty stage, `size` pixels and `units` units a side, in a place at a `Time`."""
         return Stage(self._sprites, self._backgrounds.get(rng, place, time, size), rng, time, units)
 
     def image(self, scene: Scene, seed: Seed, size: int = IMAGE_UNITS) -> NDArray[np.uint8]:
@@ -218,7 +224,8 @@ class Renderer:
     ) -> NDArray[np.uint8]:
         """A clip of the scene: uint8 [frames, size, size, 3].
 
-        smooth: move by fractions of a unit, for a video that people watch; otherwise things sit on even units.
+        smooth: move by fractions of a unit, for a video that people watch; otherwise things sit on even
+        units.
         """
         return self.clip_with_boxes(scene, seed, size, frames=frames, smooth=smooth)[0]
 
@@ -329,7 +336,9 @@ def _put_at_position(stage: Stage, scene: Scene, top: int, bottom: int) -> None:
 
 
 def _put_one_group(stage: Stage, scene: Scene, top: int, bottom: int) -> None:
-    thing, count, colour, size = (int(scene[i]) for i in (Slot.A_OBJECT, Slot.A_COUNT, Slot.A_COLOUR, Slot.A_SIZE))
+    thing, count, colour, size = (
+        int(scene[i]) for i in (Slot.A_OBJECT, Slot.A_COUNT, Slot.A_COLOUR, Slot.A_SIZE)
+    )
     side = (22, stage.rng.choice([34, 38]), 58)[size - 1]
     if count >= 4:
         side = stage.rng.choice([28, 32])

@@ -1,7 +1,8 @@
 """Draws scene vectors: random scenes, and siblings that differ from a scene in one attribute.
 
-A scene is int16 [17], one value a `Slot`. The order of random draws is fixed, so a seed names the same scenes for ever.
-Some pairs of object and place are held out: training never shows them, accuracy galleries show nothing else.
+A scene is int16 [17], one value a `Slot`. The order of random draws is fixed, so a seed names the same
+scenes for ever. Some pairs of object and place are held out: training never shows them, accuracy galleries
+show nothing else.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def held(object_code: int, place_code: int) -> bool:
 
 
 def valid(scene: Scene) -> bool:
-    """No white thing on the snowy field, no black thing at night, no weather indoors: those could not be seen."""
+    """No white thing on the snowy field, no black one at night (nobody could see them), no weather indoors."""
     for group in (GROUP_A, GROUP_B):
         thing, _, colour, _, _ = scene[group]
         if thing < 0:
@@ -72,7 +73,8 @@ def valid(scene: Scene) -> bool:
 def sample(rng: random.Random, *, held_out: bool | None = False, kind: int | None = None) -> Scene:
     """One valid random scene.
 
-    held_out: False draws no held-out pair of object and place, True makes group A such a pair, None does not care.
+    held_out: False draws no held-out pair of object and place, True makes group A such a pair, None does
+    not care.
     kind: a `Kind`, or None for one clip in five.
     """
     while True:
@@ -82,7 +84,7 @@ def sample(rng: random.Random, *, held_out: bool | None = False, kind: int | Non
 
 
 def sibling(rng: random.Random, scene: Scene, *, held_out: bool | None = False) -> Scene:
-    """A valid scene that differs from `scene` in one attribute (rarely, when nothing fits, a new scene of its kind)."""
+    """A valid scene that differs in one attribute (or, where none fits, a new scene of its kind)."""
     kind = int(scene[Slot.KIND])
     for _ in range(20):
         other = scene.copy()
@@ -195,7 +197,7 @@ def _sample_any(rng: random.Random, held_out: bool | None, kind: int | None) -> 
 
 
 def _sample_group(rng: random.Random, two: bool, held_out: bool | None, place: int) -> tuple[int, int, int]:
-    """Object, count and colour of one group; `two`: it shares the picture, so it has at most three members."""
+    """Object, count and colour of one group; `two`: it shares the picture, so it has three at most."""
     while True:
         thing = rng.randrange(len(OBJECTS))
         if held_out is None or held(thing, place) == held_out:

@@ -1,7 +1,7 @@
 """Pictures of things and words, cut from the atlas, recoloured, scaled, turned and lit.
 
-The atlas travels with the package (see assets/LICENSE-*), so no font is needed. A `Sprites` keeps what it made, within a
-limit of pixels; nothing here knows what a scene is.
+The atlas travels with the package (see assets/LICENSE-*), so no font is needed. A `Sprites` keeps what it
+made, within a limit of pixels; nothing here knows what a scene is.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ class Sprites:
     ) -> Image.Image:
         """A thing whose longer side is `units * scale` pixels before it is turned. RGBA.
 
-        colour: 0 as drawn, or 1 + index into `COLOURS`. light: a `Time`. degrees: turned counter-clockwise, which makes
-        the picture larger.
+        colour: 0 as drawn, or 1 + index into `COLOURS`. light: a `Time`. degrees: turned counter-clockwise,
+        which makes the picture larger.
         """
         key = (code, colour, units, scale, light, flipped, degrees)
         if (found := self._recall(key)) is not None:
@@ -126,5 +126,3 @@ def _recolour(image: Image.Image, colour: int, everything: bool) -> Image.Image:
     hsv = np.clip(np.stack([hue, saturation, value], -1), 0, 255).astype(np.uint8)
     rgba[..., :3] = np.array(Image.fromarray(hsv, "HSV").convert("RGB"))
     return Image.fromarray(rgba)
-
-

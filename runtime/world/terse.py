@@ -1,10 +1,12 @@
 """Terse queries, as people type them into a search field.
 
-"two dogs beach night", "red car", "3 balloons sunset", "hotel sign", "snow city", "dogs", "video of a balloon rising":
-lower case, digits as often as number words, few articles, any order of words. The rules that keep them exact:
+"two dogs beach night", "red car", "3 balloons sunset", "hotel sign", "snow city", "dogs", "video of a
+balloon rising": lower case, digits as often as number words, few articles, any order of words. The rules
+that keep them exact:
 
-- a singular without a number ("dog") means one or more, a plural without a number ("dogs") two or more, in one group;
-- "snow" is weather where another place is named ("snow city"), and the snowy field where none is ("dog snow");
+- a singular without a number ("dog") means one or more, a plural without a number ("dogs") two or more, in
+  one group;
+- "snow" is weather where another place is named ("snow city"), and the snowy field where none is;
 - things named one after the other, without a word between, say nothing about where they are.
 """
 
@@ -37,7 +39,13 @@ from .vocabulary import (
 from .wording import Wording, adjectives, plural, with_article
 
 _SIGNS = ("{} sign", "sign {}", "sign saying {}", "word {}", "sign with {}", "text {}")
-_RELATIONS = ((), ("left of", "to left of"), ("right of", "to right of"), ("above", "over"), ("below", "under"))
+_RELATIONS = (
+    (),
+    ("left of", "to left of"),
+    ("right of", "to right of"),
+    ("above", "over"),
+    ("below", "under"),
+)
 _UNCOUNTED = frozenset({"food", "clothing"})
 _UNTYPED = frozenset({"thing"})
 """Categories that nobody would search for by that word."""
@@ -74,7 +82,7 @@ def _shuffled(wording: Wording, parts: list[str]) -> list[str]:
 
 
 def _context(wording: Wording, *, place: float) -> list[str]:
-    """Bare words for place, time and weather: "beach", "night", "rain". `place`: chance that the place is named."""
+    """Bare words: "beach", "night", "rain". `place`: how often the place is named, 0..1."""
     rng, scene = wording.rng, wording.scene
     parts = []
     named = rng.random() < place
@@ -182,6 +190,10 @@ def _add_medium(wording: Wording, text: str) -> str:
         return text
     clip = wording.demand(Slot.KIND)
     if rng.random() < 0.6:
-        before = ["video of", "clip of", "videos of"] if clip else ["photo of", "picture of", "pic of", "photos of"]
+        before = (
+            ["video of", "clip of", "videos of"]
+            if clip
+            else ["photo of", "picture of", "pic of", "photos of"]
+        )
         return f"{rng.choice(before)} {text}"
     return f"{text} {rng.choice(['video', 'clip'] if clip else ['photo', 'pic', 'photos', 'picture'])}"

@@ -1,7 +1,7 @@
 """The words of the sample world: slots of the scene vector, things, places, colours, signs and motions.
 
-Order is part of the contract: a code in a scene vector is an index into these tables, and trained weights know the codes.
-Append at the end, never reorder.
+Order is part of the contract: a code in a scene vector is an index into these tables, and trained weights
+know the codes. Append at the end, never reorder.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from enum import IntEnum
 class Slot(IntEnum):
     """Positions in a scene vector (int16 [17]) and in a query's constraint vector.
 
-    A and B are the two groups of a scene. Objects are indices into `OBJECTS` (-1: no group B), counts 1 to 5, colours 0
-    (as drawn) or 1 + index into `COLOURS`, sizes, positions, relations and motions the enums below (0: none), words 0
-    or 1 + index into `WORDS`, kind 0 photograph or 1 clip.
+    A and B are the two groups of a scene. Objects are indices into `OBJECTS` (-1: no group B), counts 1 to
+    5, colours 0 (as drawn) or 1 + index into `COLOURS`, sizes, positions, relations and motions the enums
+    below (0: none), words 0 or 1 + index into `WORDS`, kind 0 photograph or 1 clip.
     """
 
     PLACE = 0
@@ -134,8 +134,8 @@ class Thing:
 class Place:
     """One background.
 
-    `phrases` follow a noun ("a dog on a beach"), `names` stand alone ("beach at night"), `terse` are the bare words
-    that people type between others ("dog beach night").
+    `phrases` follow a noun ("a dog on a beach"), `names` stand alone ("beach at night"), `terse` are the
+    bare words that people type between others ("dog beach night").
     """
 
     name: str
@@ -212,7 +212,14 @@ BLACK = 1 + COLOURS.index("black")
 PLACES: tuple[Place, ...] = (
     Place(
         "beach",
-        ("on a beach", "at the beach", "by the sea", "on the sand by the sea", "at the seaside", "on the shore"),
+        (
+            "on a beach",
+            "at the beach",
+            "by the sea",
+            "on the sand by the sea",
+            "at the seaside",
+            "on the shore",
+        ),
         ("beach", "seaside", "sea shore"),
         ("beach", "seaside", "shore"),
     ),
@@ -290,12 +297,18 @@ WEATHER_PHRASES: tuple[tuple[str, ...], ...] = (
     ("in the rain", "on a rainy day", "while it rains", "in rainy weather"),
     ("in falling snow", "while it is snowing", "during a snowfall", "with snow falling"),
 )
-WEATHER_TERSE: tuple[tuple[str, ...], ...] = ((), ("rain", "raining", "rainy"), ("snowing", "snowfall", "snow falling"))
+WEATHER_TERSE: tuple[tuple[str, ...], ...] = (
+    (),
+    ("rain", "raining", "rainy"),
+    ("snowing", "snowfall", "snow falling"),
+)
 
+# fmt: off
 WORDS = (
-    ("OPEN", "SALE", "STOP", "CAFE", "TAXI", "HOTEL", "EXIT", "BUS", "ZOO", "PARK")
-    + ("BANK", "PIZZA", "MUSIC", "HELLO", "LOVE", "HOME", "FIRE", "SHOP", "BAR", "POST")
-)  # fmt: skip
+    "OPEN", "SALE", "STOP", "CAFE", "TAXI", "HOTEL", "EXIT", "BUS", "ZOO", "PARK",
+    "BANK", "PIZZA", "MUSIC", "HELLO", "LOVE", "HOME", "FIRE", "SHOP", "BAR", "POST",
+)
+# fmt: on
 
 POSITION_PHRASES: tuple[tuple[str, ...], ...] = (
     (),

@@ -1,7 +1,7 @@
 """Puts parts of a scene into words and records what was said.
 
-A `Wording` is one query in the making: each method says one thing about the scene, chooses the words by chance, and
-writes the matching constraint. What no method said stays open.
+A `Wording` is one query in the making: each method says one thing about the scene, chooses the words by
+chance, and writes the matching constraint. What no method said stays open.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
     python -m models.tiny.recipe.atlas
 
-Needs Noto Color Emoji (OFL 1.1) and DejaVu Sans Bold (Bitstream Vera licence), Debian packages fonts-noto-color-emoji and
-fonts-dejavu-core, and a Pillow with colour bitmaps. The package carries the result, so only a change of the tables in
-`runtime/world/vocabulary.py` needs another run. Output: atlas.webp (lossless RGBA) and atlas.json under
-`runtime/world/assets/`.
+Needs Noto Color Emoji (OFL 1.1) and DejaVu Sans Bold (Bitstream Vera licence), Debian packages
+fonts-noto-color-emoji and fonts-dejavu-core, and a Pillow with colour bitmaps. The package carries the
+result, so only a change of the tables in `runtime/world/vocabulary.py` needs another run. Output:
+atlas.webp (lossless RGBA) and atlas.json under `runtime/world/assets/`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import json
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
-
 from qvl_local.runtime.world.vocabulary import OBJECTS, WORDS
 
 ASSETS = Path(__file__).resolve().parents[3] / "runtime" / "world" / "assets"
@@ -38,7 +37,7 @@ def emoji_sprite(font: ImageFont.FreeTypeFont, emoji: str) -> Image.Image:
 
 
 def word_mask(word: str) -> tuple[Image.Image, tuple[int, int]]:
-    """A word as white letters whose alpha is the ink, and its size in world units (that of the font at 18 units)."""
+    """A word as white letters whose alpha is the ink, and its width and height in world units."""
     left, top, right, bottom = ImageFont.truetype(WORD_FONT, WORD_UNITS).getbbox(word)
     large = ImageFont.truetype(WORD_FONT, WORD_UNITS * WORD_SCALE)
     ink = Image.new("L", (1024, 256))
@@ -75,7 +74,9 @@ def main() -> None:
 
     font = ImageFont.truetype(EMOJI_FONT, EMOJI_STRIKE)
     words = [word_mask(word) for word in WORDS]
-    sheet, boxes = pack([emoji_sprite(font, thing.emoji) for thing in OBJECTS] + [image for image, _ in words])
+    sheet, boxes = pack(
+        [emoji_sprite(font, thing.emoji) for thing in OBJECTS] + [image for image, _ in words]
+    )
     index = {
         "objects": {thing.name: box for thing, box in zip(OBJECTS, boxes, strict=False)},
         "words": {
@@ -86,7 +87,9 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sheet.save(folder / "atlas.webp", lossless=True, quality=100, method=6, exact=False)
     (folder / "atlas.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    print(f"{folder / 'atlas.webp'}: {sheet.width} x {sheet.height}, {(folder / 'atlas.webp').stat().st_size:,} bytes")
+    print(
+        f"{folder / 'atlas.webp'}: {sheet.width} x {sheet.height}, {(folder / 'atlas.webp').stat().st_size:,} bytes"
+    )
 
 
 if __name__ == "__main__":
