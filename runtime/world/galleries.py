@@ -51,7 +51,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """Scenes to search, and questions about them. `scenes`: int16 [N, 17]; `seeds`: one rendering seed a scene."""
+    """Scenes to search (int16 [N, 17], each with the seed to render it with), and questions about them."""
 
     name: str
     kind: Kind
@@ -182,7 +182,7 @@ def _probe(rng: random.Random, attribute: str, options: int, seed: str) -> Probe
 
 
 def _caption(scene: Scene, slot: Slot, value: int, wording: float) -> Query:
-    """A FULL caption of the scene with one value changed; the same `wording` gives the same words for the rest."""
+    """A FULL caption of the scene with one value changed; one `wording` gives one choice of other words."""
     changed = scene.copy()
     changed[slot] = value
     if slot == Slot.A_COUNT:

@@ -58,7 +58,7 @@ def held(object_code: int, place_code: int) -> bool:
 
 
 def valid(scene: Scene) -> bool:
-    """No white thing on the snowy field, no black one at night (nobody could see them), no weather indoors."""
+    """No weather indoors, and nothing that could not be seen: white on the snowy field, black at night."""
     for group in (GROUP_A, GROUP_B):
         thing, _, colour, _, _ = scene[group]
         if thing < 0:

@@ -87,9 +87,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     sheet.save(folder / "atlas.webp", lossless=True, quality=100, method=6, exact=False)
     (folder / "atlas.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"{folder / 'atlas.webp'}: {sheet.width} x {sheet.height}, {(folder / 'atlas.webp').stat().st_size:,} bytes"
-    )
+    size = (folder / "atlas.webp").stat().st_size
+    print(f"{folder / 'atlas.webp'}: {sheet.width} x {sheet.height} pixels, {size:,} bytes")
 
 
 if __name__ == "__main__":
