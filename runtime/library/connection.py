@@ -6,10 +6,10 @@ written. Does not know any table: the schema lives in `migrations`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote
 
 import apsw
@@ -22,7 +22,7 @@ Mode = Literal["read", "write"]
 # Read back by `file library.db` and by us: tells a library from any other SQLite file. ASCII "qvlb".
 APPLICATION_ID = 0x71766C62
 
-# A vector of 2048 int8 components fits seven to a page, one of 4096 three: no overflow chains on the hot path.
+# Seven vectors of 2048 int8 components fit a page, three of 4096: no overflow chains on the hot path.
 PAGE_SIZE = 16384
 BUSY_TIMEOUT_MS = 10_000
 CACHE_KIB = 65_536
@@ -85,6 +85,22 @@ def _prepare(connection: apsw.Connection) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     connection.execute("PRAGMA temp_store = MEMORY")
+
+
+def fetch(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a query."""
+    return connection.execute(sql, values).fetchall()
+
+
+def fetch_one(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+    """The first row of a query, or None."""
+    return connection.execute(sql, values).fetchone()
+
+
+def count(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> int:
+    """The one whole number that a query returns."""
+    row = fetch_one(connection, sql, values)
+    return 0 if row is None or row[0] is None else int(row[0])
 
 
 @contextmanager

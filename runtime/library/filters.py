@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import apsw
 
 from ..errors import InputError
+from .connection import fetch
 from .records import Filters
 from .rows import loaded_name, stored_moment, stored_name
 
@@ -56,7 +57,7 @@ def condition_of(connection: apsw.Connection, filters: Filters | None) -> Condit
 
 def _camera(connection: apsw.Connection, wanted: str) -> Condition:
     # A library knows few cameras; comparing them here makes "any case" hold beyond ASCII.
-    names = connection.execute("SELECT DISTINCT camera FROM media WHERE camera IS NOT NULL")
+    names = fetch(connection, "SELECT DISTINCT camera FROM media WHERE camera IS NOT NULL")
     matching = [name for (name,) in names if wanted.casefold() in name.casefold()]
     return Condition(f"m.camera IN ({_marks(matching)})", tuple(matching))
 
@@ -66,7 +67,7 @@ def _under(connection: apsw.Connection, under: str) -> Condition:
         raise InputError(f"{under}: a search below a folder needs an absolute path")
     wanted = os.path.normpath(under)
     parts = []
-    for folder_id, stored_path in connection.execute("SELECT id, path FROM folder").fetchall():
+    for folder_id, stored_path in fetch(connection, "SELECT id, path FROM folder"):
         folder = loaded_name(stored_path)
         if wanted == folder or folder.startswith(_with_separator(wanted)):
             parts.append(Condition("m.folder_id = ?", (folder_id,)))
@@ -91,6 +92,12 @@ def _inside(folder_id: int, name: str) -> Condition:
     bounds += [os.fsencode(first), os.fsencode(last)]
     ranges = " OR ".join(["(m.name >= ? AND m.name < ?)"] * (len(bounds) // 2))
     return Condition(f"m.folder_id = ? AND (m.name = ? OR {ranges})", (folder_id, stored_name(name), *bounds))
+
+
+def _joined(word: str, parts: list[Condition]) -> Condition:
+    return Condition(
+        word.join(f"({part.sql})" for part in parts), tuple(value for part in parts for value in part.values)
+    )
 
 
 def _with_separator(path: str) -> str:

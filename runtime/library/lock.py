@@ -68,8 +68,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    # flock, not lockf: it belongs to the open file, so a second library object in this process is refused too,
-    # and closing some other descriptor of the file does not drop it.
+    # flock, not lockf: it belongs to the open file, so a second library object in this process is refused
+    # too, and closing some other descriptor of the file does not drop it.
     def _try_lock(descriptor: int) -> bool:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .records import EncodedSegment, FailedMedia, FoundFile, IndexedMedia, MediaItem, Space
-from .rows import MEDIA_COLUMNS, file_values, info_values, media_item, stored_name, stored_text
+from .connection import fetch, fetch_one
+from .records import EncodedSegment, FailedMedia, FoundFile, IndexedMedia, Space
+from .rows import MEDIA_COLUMNS, file_values, info_values, stored_name, stored_text
 
 SELECT_MEDIA = f"SELECT {MEDIA_COLUMNS} FROM media m JOIN folder f ON f.id = m.folder_id"
 
@@ -37,10 +38,11 @@ def write_media(connection: apsw.Connection, item: IndexedMedia | FailedMedia, s
     else:
         values = _NO_INFO | {"state": "failed", "error": stored_text(item.reason)}
     values |= file_values(item.file) | {"content_hash": item.content_hash}
-    known = connection.execute(
+    known = fetch_one(
+        connection,
         "SELECT id, content_hash FROM media WHERE folder_id = ? AND name = ?",
         (values["folder_id"], values["name"]),
-    ).fetchone()
+    )
     if known is None:
         return _insert(connection, values)
     media_id: int = known[0]
@@ -77,7 +79,7 @@ def move_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> N
 
 def copy_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> int:
     """Write `file` as a second file with the content of `media_id`, in every space; returns its media id."""
-    if connection.execute("SELECT 1 FROM media WHERE id = ?", (media_id,)).fetchone() is None:
+    if fetch_one(connection, "SELECT 1 FROM media WHERE id = ?", (media_id,)) is None:
         raise InputError(f"no item has the id {media_id}")
     present = _ids_at(connection, file)
     if media_id in present:
@@ -92,11 +94,13 @@ def copy_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> i
         (*values.values(), media_id),
     )
     copied = connection.last_insert_rowid()
-    rows = connection.execute(
-        "SELECT s.space_id, s.t0_ms, s.t1_ms, v.embedding FROM segment s JOIN vector v ON v.segment_id = s.id "
+    rows = fetch(
+        connection,
+        "SELECT s.space_id, s.t0_ms, s.t1_ms, v.embedding "
+        "FROM segment s JOIN vector v ON v.segment_id = s.id "
         "WHERE s.media_id = ? ORDER BY s.id",
         (media_id,),
-    ).fetchall()
+    )
     for space_id, t0_ms, t1_ms, embedding in rows:
         connection.execute(
             "INSERT INTO segment (media_id, space_id, t0_ms, t1_ms) VALUES (?, ?, ?, ?)",
@@ -119,20 +123,12 @@ def remove_media(connection: apsw.Connection, media_ids: Iterable[int]) -> int:
     return removed
 
 
-def media_items(connection: apsw.Connection, media_ids: Iterable[int]) -> dict[int, MediaItem]:
-    """The items of these ids, those that exist."""
-    items = {}
-    for media_id in media_ids:
-        row = connection.execute(f"{SELECT_MEDIA} WHERE m.id = ?", (media_id,)).fetchone()
-        if row is not None:
-            items[media_id] = media_item(row)
-    return items
-
-
 def _ids_at(connection: apsw.Connection, file: FoundFile) -> list[int]:
-    rows = connection.execute(
-        "SELECT id FROM media WHERE folder_id = ? AND name = ?", (file.folder_id, stored_name(file.name))
-    ).fetchall()
+    rows = fetch(
+        connection,
+        "SELECT id FROM media WHERE folder_id = ? AND name = ?",
+        (file.folder_id, stored_name(file.name)),
+    )
     return [media_id for (media_id,) in rows]
 
 
@@ -152,9 +148,9 @@ def _update(connection: apsw.Connection, media_id: int, values: Mapping[str, Any
 
 def _remove_segments(connection: apsw.Connection, media_id: int, space: Space | None) -> None:
     """Delete the segments of an item with their vectors, in one space or (None) in all."""
-    condition, parameters = "media_id = ?", (media_id,)
+    condition, parameters = "media_id = ?", [media_id]
     if space is not None:
-        condition, parameters = "media_id = ? AND space_id = ?", (media_id, space.id)  # type: ignore[assignment]
+        condition, parameters = "media_id = ? AND space_id = ?", [media_id, space.id]
     connection.execute(
         f"DELETE FROM vector WHERE segment_id IN (SELECT id FROM segment WHERE {condition})", parameters
     )

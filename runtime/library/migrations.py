@@ -12,7 +12,7 @@ from pathlib import Path
 import apsw
 
 from ..errors import LibraryStorageError, LibraryVersionError
-from .connection import APPLICATION_ID, write_transaction
+from .connection import APPLICATION_ID, count, fetch, write_transaction
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +37,11 @@ MIGRATIONS: tuple[Migration, ...] = (
             pixels TEXT NOT NULL,
             template TEXT NOT NULL,
             active INTEGER NOT NULL DEFAULT 0,
-            i8_scale REAL,                          -- int8 = round(float * i8_scale); NULL before the first batch
+            i8_scale REAL,                          -- int8 = round(float * i8_scale); NULL: no batch yet
             components INTEGER NOT NULL DEFAULT 0,  -- vector components written so far, and
             clipped INTEGER NOT NULL DEFAULT 0,     -- how many of them were outside the int8 range
             mean BLOB,                              -- float32 [dims], in int8 units; the codes' centre
+            mean_square BLOB,                       -- float32 [dims], of the components themselves
             generation INTEGER NOT NULL DEFAULT 0,  -- of the codes in use; 0 before there are any
             coded_from INTEGER NOT NULL DEFAULT 0,  -- vectors there were when the mean was taken
             coded_to INTEGER NOT NULL DEFAULT 0,    -- the highest segment id that has a code
@@ -147,8 +148,8 @@ def migrate(connection: apsw.Connection, path: Path) -> None:
 
 def pending(connection: apsw.Connection, path: Path) -> tuple[Migration, ...]:
     """The migrations that the file still lacks; all of them for an empty file. Raises as `migrate` does."""
-    (application_id,) = connection.execute("PRAGMA application_id").fetchone()
-    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+    application_id = count(connection, "PRAGMA application_id")
+    tables = {name for (name,) in fetch(connection, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
     if application_id != APPLICATION_ID and tables - {"migration"}:
         raise LibraryStorageError(
             f"{path}: this is a database of another program, not a qvl-local library. "
@@ -156,13 +157,13 @@ def pending(connection: apsw.Connection, path: Path) -> tuple[Migration, ...]:
         )
     if "migration" not in tables:
         return MIGRATIONS
-    applied = dict(connection.execute("SELECT name, made_by FROM migration ORDER BY name").fetchall())
+    applied = dict(fetch(connection, "SELECT name, made_by FROM migration ORDER BY name"))
     unknown = [name for name in applied if name not in {migration.name for migration in MIGRATIONS}]
     if unknown:
         raise LibraryVersionError(
-            f"{path}: the library was made by qvl-local {applied[unknown[-1]]} (schema {unknown[-1]}); this is "
-            f"qvl-local {own_version()} (schema {MIGRATIONS[-1].name}). Upgrade with `pip install -U qvl-local`, "
-            f"or choose another folder with --library."
+            f"{path}: the library was made by qvl-local {applied[unknown[-1]]} (schema {unknown[-1]}); "
+            f"this is qvl-local {own_version()} (schema {MIGRATIONS[-1].name}). "
+            f"Upgrade with `pip install -U qvl-local`, or choose another folder with --library."
         )
     return tuple(migration for migration in MIGRATIONS if migration.name not in applied)
 

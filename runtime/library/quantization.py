@@ -1,8 +1,8 @@
 """Full-width int8 vectors with one scale for a whole space.
 
-int8 = round(float * scale), clipped to [-127, 127]. One scale keeps dot products of stored vectors comparable,
-so that a search needs no per-row factor. `vec_quantize_int8(..., 'unit')` would spread [-1, 1] over the range
-and leave about five bits for components of size 1/sqrt(dims).
+int8 = round(float * scale), clipped to [-127, 127]. One scale keeps dot products of stored vectors
+comparable, so that a search needs no per-row factor. `vec_quantize_int8(..., 'unit')` would spread [-1, 1]
+over the range and leave about five bits for components of size 1/sqrt(dims).
 """
 
 from __future__ import annotations
@@ -55,4 +55,5 @@ def dequantize(stored: NDArray[np.int8], scale: float) -> NDArray[np.float32]:
 def quantize_query(vector: NDArray[np.float32]) -> NDArray[np.int8]:
     """float32 [d] -> int8 [d] with a scale of its own, so that nothing clips: cosines ignore the length."""
     peak = float(np.abs(vector).max())
-    return np.rint(vector * np.float32(INT8_MAX / peak)).astype(np.int8)
+    stored: NDArray[np.int8] = np.rint(vector * np.float32(INT8_MAX / peak)).astype(np.int8)
+    return stored

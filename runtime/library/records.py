@@ -245,7 +245,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class SearchResult:
-    """Hits and the milliseconds that each step took. `query` is the text, or None for a search by image alone."""
+    """Hits and the milliseconds that each step took. `query` is None for a search by image alone."""
 
     query: str | None
     hits: tuple[Hit, ...]

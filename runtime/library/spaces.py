@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import astuple
+from typing import Any
 
 import apsw
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .connection import fetch, fetch_one
 from .quantization import choose_scale, quantize
 from .records import Space, SpaceIdentity
 
@@ -17,20 +19,23 @@ _COLUMNS = "id, bundle, revision, precision, dims, pixels, template, active"
 
 def find_space(connection: apsw.Connection, identity: SpaceIdentity) -> Space | None:
     """The space of this identity; the bundle's label does not count."""
-    row = connection.execute(
-        f"SELECT {_COLUMNS} FROM space WHERE revision = ? AND precision = ? AND dims = ? AND pixels = ? AND template = ?",
+    row = fetch_one(
+        connection,
+        f"SELECT {_COLUMNS} FROM space "
+        "WHERE revision = ? AND precision = ? AND dims = ? AND pixels = ? AND template = ?",
         astuple(identity)[1:],
-    ).fetchone()
+    )
     return None if row is None else _space(row)
 
 
 def add_space(connection: apsw.Connection, identity: SpaceIdentity) -> Space:
-    """Make a space. The first one of a library becomes active at once; later ones wait for `activate_space`."""
+    """Make a space. A library's first one is active at once; later ones wait for `activate_space`."""
     if identity.dims < 8 or identity.dims % 8:
         raise InputError(f"a vector space needs a multiple of 8 dimensions, not {identity.dims}")
     active = active_space(connection) is None
     connection.execute(
-        "INSERT INTO space (bundle, revision, precision, dims, pixels, template, active) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO space (bundle, revision, precision, dims, pixels, template, active) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
         (*astuple(identity), int(active)),
     )
     return Space(connection.last_insert_rowid(), identity, active)
@@ -38,13 +43,13 @@ def add_space(connection: apsw.Connection, identity: SpaceIdentity) -> Space:
 
 def active_space(connection: apsw.Connection) -> Space | None:
     """The space that serves searches; None in a library that was never indexed."""
-    row = connection.execute(f"SELECT {_COLUMNS} FROM space WHERE active = 1").fetchone()
+    row = fetch_one(connection, f"SELECT {_COLUMNS} FROM space WHERE active = 1")
     return None if row is None else _space(row)
 
 
 def all_spaces(connection: apsw.Connection) -> tuple[Space, ...]:
     """Every space, oldest first."""
-    return tuple(_space(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM space ORDER BY id"))
+    return tuple(_space(row) for row in fetch(connection, f"SELECT {_COLUMNS} FROM space ORDER BY id"))
 
 
 def activate_space(connection: apsw.Connection, space: Space) -> Space:
@@ -56,13 +61,13 @@ def activate_space(connection: apsw.Connection, space: Space) -> Space:
 
 def scale_of(connection: apsw.Connection, space: Space) -> float | None:
     """The factor between floats and stored int8 components; None before the first batch."""
-    row = connection.execute("SELECT i8_scale FROM space WHERE id = ?", (space.id,)).fetchone()
+    row = fetch_one(connection, "SELECT i8_scale FROM space WHERE id = ?", (space.id,))
     return None if row is None else row[0]
 
 
 def clipped_fraction(connection: apsw.Connection, space: Space) -> float:
     """The part of all components written so far that did not fit the int8 range, in [0, 1]."""
-    row = connection.execute("SELECT clipped, components FROM space WHERE id = ?", (space.id,)).fetchone()
+    row = fetch_one(connection, "SELECT clipped, components FROM space WHERE id = ?", (space.id,))
     return row[0] / row[1] if row is not None and row[1] else 0.0
 
 
@@ -80,6 +85,6 @@ def encode_batch(connection: apsw.Connection, space: Space, vectors: NDArray[np.
     return stored
 
 
-def _space(row: tuple[int, str, str, str, int, str, str, int]) -> Space:
+def _space(row: tuple[Any, ...]) -> Space:
     space_id, bundle, revision, precision, dims, pixels, template, active = row
     return Space(space_id, SpaceIdentity(bundle, revision, precision, dims, pixels, template), bool(active))

@@ -25,20 +25,20 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, LibraryError, LibraryStorageError
 from . import spaces
-from .connection import Mode, connect, read_transaction, storage_errors, write_transaction
+from .codes import upkeep
+from .connection import Mode, count, fetch, fetch_one, read_transaction, storage_errors, write_transaction
 from .filters import condition_of
+from .home import DATABASE, LOCK, claim_folder, is_file, open_for_reading, open_for_writing
 from .lock import FileLock
 from .media import (
     KNOWN_COLUMNS,
     SELECT_MEDIA,
     copy_media,
-    media_items,
     move_media,
     remove_media,
     write_media,
     write_segments,
 )
-from .migrations import migrate, pending
 from .quantization import dequantize
 from .records import (
     Candidate,
@@ -55,14 +55,8 @@ from .records import (
     Space,
     SpaceIdentity,
 )
-from .rows import known_file, loaded_name, media_item, stored_name
+from .rows import MEDIA_COLUMNS, known_file, loaded_name, media_item, stored_name
 from .vector_search import Neighbour, VectorSearch
-
-DATABASE = "library.db"
-LOCK = "indexing.lock"
-
-# What may lie in a folder that is still to become a library: our own beginnings, and what desktops leave.
-_HARMLESS = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK, ".DS_Store", "Thumbs.db", "desktop.ini"}
 
 _KNOWN_PAGE = 10_000
 
@@ -94,31 +88,32 @@ class Store:
         home = Path(folder).expanduser().absolute()
         path = home / DATABASE
         if mode == "read":
-            if not _is_file(path):
+            if not is_file(path):
                 raise LibraryStorageError(
-                    f"{home}: there is no library here. Make one with `qvl-local index PATH --library {home}`."
+                    f"{home}: there is no library here. "
+                    f"Make one with `qvl-local index PATH --library {home}`."
                 )
-            connection = _open_for_reading(path)
+            connection = open_for_reading(path)
             return cls(home, connection, mode, None)
-        _claim_folder(home)
+        claim_folder(home)
         lock = FileLock(
             home / LOCK,
             busy=f"{home}: {{owner}} is indexing into this library. Wait until it is done, or stop it; "
             "searching works meanwhile.",
         )
         try:
-            return cls(home, _open_for_writing(path), mode, lock)
+            return cls(home, open_for_writing(path), mode, lock)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
     def create(cls, folder: str | Path) -> None:
-        """Make an empty library in `folder` unless there is one. Does not wait for an indexer. Raises as `open`."""
+        """Make an empty library in `folder` unless there is one, without the lock. Raises as `open`."""
         home = Path(folder).expanduser().absolute()
-        if not _is_file(home / DATABASE):
-            _claim_folder(home)
-            _open_for_writing(home / DATABASE).close()
+        if not is_file(home / DATABASE):
+            claim_folder(home)
+            open_for_writing(home / DATABASE).close()
 
     def close(self) -> None:
         """Close the file and, for a writer, let the next indexer in."""
@@ -139,7 +134,7 @@ class Store:
     def folders(self) -> tuple[Folder, ...]:
         """The indexed roots, oldest first."""
         with self._reading() as connection:
-            rows = connection.execute("SELECT id, path FROM folder ORDER BY id").fetchall()
+            rows = fetch(connection, "SELECT id, path FROM folder ORDER BY id")
         return tuple(Folder(folder_id, loaded_name(path)) for folder_id, path in rows)
 
     def add_folder(self, path: str) -> Folder:
@@ -149,15 +144,13 @@ class Store:
         normal = os.path.normpath(path)
         with self._writing() as connection:
             connection.execute("INSERT OR IGNORE INTO folder (path) VALUES (?)", (stored_name(normal),))
-            (folder_id,) = connection.execute(
-                "SELECT id FROM folder WHERE path = ?", (stored_name(normal),)
-            ).fetchone()
+            folder_id = count(connection, "SELECT id FROM folder WHERE path = ?", (stored_name(normal),))
         return Folder(folder_id, normal)
 
     def remove_folder(self, folder_id: int) -> int:
         """Forget a root with everything in it; the files stay. Returns how many items went."""
         with self._writing() as connection:
-            rows = connection.execute("SELECT id FROM media WHERE folder_id = ?", (folder_id,)).fetchall()
+            rows = fetch(connection, "SELECT id FROM media WHERE folder_id = ?", (folder_id,))
             remove_media(connection, [media_id for (media_id,) in rows])
             connection.execute("DELETE FROM folder WHERE id = ?", (folder_id,))
         return len(rows)
@@ -203,7 +196,7 @@ class Store:
             connection.execute("DELETE FROM space WHERE id = ?", (space.id,))
 
     def clipped_fraction(self, space: Space) -> float:
-        """The part of vector components that did not fit the int8 range, in [0, 1]; below 0.001 is healthy."""
+        """The part of all vector components that int8 had to clip, in [0, 1]; below 0.001 is healthy."""
         with self._reading() as connection:
             return spaces.clipped_fraction(connection, space)
 
@@ -217,11 +210,12 @@ class Store:
         last = 0
         while True:
             with self._reading() as connection:
-                rows = connection.execute(
+                rows = fetch(
+                    connection,
                     f"SELECT {KNOWN_COLUMNS} FROM media m "
                     "WHERE m.folder_id = ? AND m.id > ? ORDER BY m.id LIMIT ?",
                     (space.id, folder_id, last, _KNOWN_PAGE),
-                ).fetchall()
+                )
             yield from map(known_file, rows)
             if len(rows) < _KNOWN_PAGE:
                 return
@@ -230,16 +224,18 @@ class Store:
     def find_content(self, content_hash: bytes, size: int, space: Space) -> tuple[KnownFile, ...]:
         """Files of the same content in any folder, whatever they are called; state as in `known`."""
         with self._reading() as connection:
-            rows = connection.execute(
+            rows = fetch(
+                connection,
                 f"SELECT {KNOWN_COLUMNS} FROM media m WHERE m.content_hash = ? AND m.size = ? ORDER BY m.id",
                 (space.id, content_hash, size),
-            ).fetchall()
+            )
         return tuple(map(known_file, rows))
 
     def write(self, batch: Sequence[IndexedMedia | FailedMedia], space: Space) -> tuple[int, ...]:
-        """Write up to about 1000 files in one transaction; a file that is known is replaced. Returns media ids.
+        """Write up to about 1000 files in one transaction and return their media ids.
 
-        A file whose content is as before keeps its vectors in other spaces; a changed or failed one loses them.
+        A file that is known is replaced: with the content as before it keeps its vectors in other spaces, a
+        changed or failed one loses them.
         Raises InputError for a vector that is not finite, of another width, or not of length 1.
         """
         for item in batch:
@@ -256,6 +252,8 @@ class Store:
                     rows = stored[taken : taken + len(item.segments)]
                     write_segments(connection, media_ids[-1], space, item.segments, rows)
                     taken += len(rows)
+        with self._writing() as connection:
+            upkeep(connection, space)
         return tuple(media_ids)
 
     def rename(self, media_id: int, file: FoundFile) -> None:
@@ -289,33 +287,32 @@ class Store:
         """What the library holds in `space` (the active one when None). A failed file is not an item."""
         with self._reading() as connection:
             space = space or spaces.active_space(connection)
-            (failed,) = connection.execute("SELECT count(*) FROM media WHERE state = 'failed'").fetchone()
+            failed = count(connection, "SELECT count(*) FROM media WHERE state = 'failed'")
             if space is None:
                 return Counts(0, 0, 0, 0, failed)
-            kinds = dict(
-                connection.execute(
+            kinds: dict[str, int] = dict(
+                fetch(
+                    connection,
                     "SELECT m.kind, count(*) FROM media m WHERE m.state = 'indexed' AND EXISTS "
                     "(SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?) GROUP BY m.kind",
                     (space.id,),
-                ).fetchall()
+                )
             )
-            (segments,) = connection.execute(
-                "SELECT count(*) FROM segment WHERE space_id = ?", (space.id,)
-            ).fetchone()
+            segments = count(connection, "SELECT count(*) FROM segment WHERE space_id = ?", (space.id,))
         photos, videos = kinds.get("photo", 0), kinds.get("video", 0)
         return Counts(photos + videos, photos, videos, segments, failed)
 
     def failures(self) -> tuple[Failure, ...]:
         """The quarantined files with their reasons, in order of path."""
         with self._reading() as connection:
-            rows = connection.execute(f"{SELECT_MEDIA} WHERE m.state = 'failed'").fetchall()
+            rows = fetch(connection, f"{SELECT_MEDIA} WHERE m.state = 'failed'")
         failed = sorted(map(media_item, rows), key=lambda item: item.path)
         return tuple(Failure(item.path, item.error or "unknown") for item in failed)
 
     def media(self, media_id: int) -> MediaItem | None:
         """The item of this id, or None."""
         with self._reading() as connection:
-            row = connection.execute(f"{SELECT_MEDIA} WHERE m.id = ?", (media_id,)).fetchone()
+            row = fetch_one(connection, f"{SELECT_MEDIA} WHERE m.id = ?", (media_id,))
         return None if row is None else media_item(row)
 
     def media_by_path(self, path: str) -> MediaItem | None:
@@ -326,9 +323,11 @@ class Store:
             if name is None:
                 continue
             with self._reading() as connection:
-                row = connection.execute(
-                    f"{SELECT_MEDIA} WHERE m.folder_id = ? AND m.name = ?", (folder.id, stored_name(name))
-                ).fetchone()
+                row = fetch_one(
+                    connection,
+                    f"{SELECT_MEDIA} WHERE m.folder_id = ? AND m.name = ?",
+                    (folder.id, stored_name(name)),
+                )
             if row is not None:
                 return media_item(row)
         return None
@@ -337,24 +336,26 @@ class Store:
         """The segments of an item in `space` (the active one when None), in order of time."""
         with self._reading() as connection:
             space = space or spaces.active_space(connection)
-            rows = connection.execute(
+            rows = fetch(
+                connection,
                 "SELECT id, media_id, t0_ms, t1_ms FROM segment WHERE media_id = ? AND space_id = ? "
                 "ORDER BY t0_ms, id",
                 (media_id, 0 if space is None else space.id),
-            ).fetchall()
+            )
         return tuple(Segment(*row) for row in rows)
 
     def vectors(self, media_id: int, space: Space | None = None) -> NDArray[np.float32]:
-        """The vectors of an item, float32 [segments, dims], in the order of `segments`, to about 1 part in 100."""
+        """The vectors of an item, float32 [segments, dims], in the order of `segments`, as exact as int8."""
         with self._reading() as connection:
             space = space or spaces.active_space(connection)
             if space is None:
                 return np.empty((0, 0), np.float32)
-            rows = connection.execute(
+            rows = fetch(
+                connection,
                 "SELECT v.embedding FROM segment s JOIN vector v ON v.segment_id = s.id "
                 "WHERE s.media_id = ? AND s.space_id = ? ORDER BY s.t0_ms, s.id",
                 (media_id, space.id),
-            ).fetchall()
+            )
             scale = spaces.scale_of(connection, space)
         stored = np.frombuffer(b"".join(row for (row,) in rows), np.int8)
         return dequantize(stored.reshape(-1, space.identity.dims), scale or 1.0)
@@ -400,14 +401,18 @@ class Store:
 
 
 def _candidates(connection: apsw.Connection, neighbours: Sequence[Neighbour]) -> tuple[Candidate, ...]:
-    items = media_items(connection, (neighbour.media_id for neighbour in neighbours))
+    """Neighbours with what people want to see of them; their rows exist in the same transaction."""
     candidates = []
     for neighbour in neighbours:
-        t0_ms, t1_ms = connection.execute(
-            "SELECT t0_ms, t1_ms FROM segment WHERE id = ?", (neighbour.segment_id,)
-        ).fetchone()
-        segment = Segment(neighbour.segment_id, neighbour.media_id, t0_ms, t1_ms)
-        candidates.append(Candidate(items[neighbour.media_id], segment, neighbour.cosine))
+        row = fetch_one(
+            connection,
+            f"SELECT {MEDIA_COLUMNS}, s.t0_ms, s.t1_ms FROM segment s JOIN media m ON m.id = s.media_id "
+            "JOIN folder f ON f.id = m.folder_id WHERE s.id = ?",
+            (neighbour.segment_id,),
+        )
+        if row is not None:
+            segment = Segment(neighbour.segment_id, neighbour.media_id, *row[-2:])
+            candidates.append(Candidate(media_item(row[:-2]), segment, neighbour.cosine))
     return tuple(candidates)
 
 
@@ -423,56 +428,6 @@ def _check_vectors(item: IndexedMedia, space: Space) -> None:
         length = float(np.linalg.norm(segment.vector))
         if not abs(length - 1.0) <= 1e-2:
             raise InputError(f"{item.file.name}: a vector of length {length:g} instead of 1")
-
-
-def _open_for_reading(path: Path) -> apsw.Connection:
-    connection = connect(path, mode="read")
-    try:
-        with storage_errors(path):
-            outdated = pending(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    if not outdated:
-        return connection
-    connection.close()
-    _open_for_writing(path).close()
-    return connect(path, mode="read")
-
-
-def _open_for_writing(path: Path) -> apsw.Connection:
-    connection = connect(path, mode="write")
-    try:
-        with storage_errors(path):
-            migrate(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _claim_folder(home: Path) -> None:
-    """Make the folder, or refuse one that holds something else than a library."""
-    with storage_errors(home / DATABASE):
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise LibraryStorageError(
-                f"{home}: this is a file, not a folder. Choose another folder with --library."
-            ) from error
-        names = {entry.name for entry in home.iterdir()}
-    if DATABASE not in names and names - _HARMLESS:
-        raise LibraryStorageError(
-            f"{home}: the folder holds other files and no library. Choose an empty or a new folder with --library."
-        )
-
-
-def _is_file(path: Path) -> bool:
-    with storage_errors(path):
-        try:
-            return path.stat().st_size >= 0
-        except (FileNotFoundError, NotADirectoryError):
-            return False
 
 
 def _is_inside(path: str, folder: str) -> bool:
