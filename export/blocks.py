@@ -1,0 +1,97 @@
+"""What both towers are made of: projections, norms, rotary turns, and the change between number formats.
+
+The residual stream and the norms stay float32 in every precision, because the largest activations of these models
+come close to float16's range; only products and attention run in the `activation` type.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from .checkpoint import Checkpoint
+from .graph import CONTRIB, Graph
+from .linear import LinearFormat, Weight, narrow
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How one graph computes: the type of its activations and the format of its weights."""
+
+    activation: ir.DataType
+    linear: LinearFormat
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A graph being built from a checkpoint at a precision. Prefixes are canonical tensor names without `.weight`."""
+
+    graph: Graph
+    checkpoint: Checkpoint
+    precision: Precision
+
+    def linear(self, x: ir.Value, prefix: str, rows: int, columns: int, *, bias: bool) -> ir.Value:
+        """x [..., columns] -> [..., rows], with the stored bias where the layer has one."""
+        stored = self.checkpoint.stored(f"{prefix}.weight")
+        if math.prod(stored.shape) != rows * columns or stored.shape[:1] != (rows,):
+            self.checkpoint.stored(f"{prefix}.weight", (rows, columns))  # says what is wrong
+        weight = Weight(f"{prefix}.weight", rows, columns, lambda: stored.float32().reshape(rows, columns))
+        y = self.precision.linear.matmul(self.graph, x, weight, at=node_path(prefix))
+        if not bias:
+            return y
+        values = self.vector(f"{prefix}.bias", rows, self.precision.activation)
+        return self.graph.op("Add", [y, values], at=node_path(prefix))
+
+    def vector(self, name: str, size: int, dtype: ir.DataType) -> ir.Value:
+        """A stored vector [size]: a bias or the scale of a norm."""
+        stored = self.checkpoint.stored(name, (size,))
+        return self.graph.weight(name, dtype, (size,), _narrowed(stored.float32, dtype, name))
+
+    def rms_norm(self, x: ir.Value, prefix: str, size: int, epsilon: float) -> ir.Value:
+        """Divide by the root mean square over the last axis, in float32 inside, and scale."""
+        scale = self.vector(f"{prefix}.weight", size, ir.DataType.FLOAT)
+        return self.graph.op(
+            "RMSNormalization", [x, scale], {"axis": -1, "epsilon": epsilon}, at=node_path(prefix)
+        )
+
+    def layer_norm(self, x: ir.Value, prefix: str, size: int, epsilon: float) -> ir.Value:
+        """Centre, divide by the deviation over the last axis, scale and shift."""
+        scale = self.vector(f"{prefix}.weight", size, ir.DataType.FLOAT)
+        shift = self.vector(f"{prefix}.bias", size, ir.DataType.FLOAT)
+        attributes = {"axis": -1, "epsilon": epsilon}
+        return self.graph.op("LayerNormalization", [x, scale, shift], attributes, at=node_path(prefix))
+
+    def rotate(self, x: ir.Value, position: ir.Value, cos: ir.Value, sin: ir.Value, *, at: str) -> ir.Value:
+        """Turn the heads of x [B, T, heads * d] by rows `position` of cos, sin [rows, d / 2]."""
+        return self.graph.op("RotaryEmbedding", [x, position, cos, sin], at=at, domain=CONTRIB)
+
+    def narrowed(self, x: ir.Value, *, at: str) -> ir.Value:
+        """float32 -> the activation type."""
+        return self._cast(x, self.precision.activation, at)
+
+    def widened(self, x: ir.Value, *, at: str) -> ir.Value:
+        """The activation type -> float32."""
+        return self._cast(x, ir.DataType.FLOAT, at)
+
+    def _cast(self, x: ir.Value, dtype: ir.DataType, at: str) -> ir.Value:
+        if self.precision.activation == ir.DataType.FLOAT:
+            return x
+        return self.graph.op("Cast", [x], {"to": int(dtype)}, at=at)
+
+
+def node_path(prefix: str) -> str:
+    """`language_model.layers.3.self_attn.q_proj` -> `/layers.3/self_attn/q_proj`."""
+    inner = prefix.removeprefix("language_model.").removeprefix("visual.")
+    return "/" + re.sub(r"\.(?!\d)", "/", inner)
+
+
+def _narrowed(
+    read: Callable[[], NDArray[np.float32]], dtype: ir.DataType, name: str
+) -> Callable[[], NDArray[np.floating]]:
+    return lambda: narrow(read(), dtype, name)

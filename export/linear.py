@@ -1,0 +1,75 @@
+"""How the weight of a matrix product is stored, and the nodes that multiply by it.
+
+The one place that knows weight formats: a graph says "multiply by this weight", and a `LinearFormat` decides
+what is written. A quantized format is another class with the same method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from qvl_local.runtime.errors import CheckpointError
+
+from .graph import Graph
+
+NUMPY_TYPES = {ir.DataType.FLOAT: np.dtype("<f4"), ir.DataType.FLOAT16: np.dtype("<f2")}
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A matrix of a checkpoint: `read()` yields float32 [rows, columns]; a product maps columns to rows."""
+
+    name: str
+    rows: int
+    columns: int
+    read: Callable[[], NDArray[np.float32]]
+
+
+class LinearFormat(Protocol):
+    """Emits the product with a weight. `x` and the result have the graph's activation type."""
+
+    def matmul(self, graph: Graph, x: ir.Value, weight: Weight, *, at: str) -> ir.Value:
+        """x [..., columns] -> [..., rows]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FloatFormat:
+    """Weights kept as floating point of the activation type, transposed for `MatMul`."""
+
+    dtype: ir.DataType
+
+    def matmul(self, graph: Graph, x: ir.Value, weight: Weight, *, at: str) -> ir.Value:
+        """x [..., columns] -> [..., rows]."""
+        stored = graph.weight(
+            weight.name,
+            self.dtype,
+            (weight.columns, weight.rows),
+            lambda: narrow(weight.read().T, self.dtype, weight.name),
+        )
+        return graph.op("MatMul", [x, stored], at=at)
+
+
+def narrow(values: NDArray[np.float32], dtype: ir.DataType, name: str) -> NDArray[np.floating]:
+    """float32 values as float32 or float16.
+
+    Raises:
+        CheckpointError: a value is beyond float16's range (65504), or is not a number at all.
+    """
+    with np.errstate(over="ignore"):
+        narrowed = np.ascontiguousarray(values, dtype=NUMPY_TYPES[dtype])
+    if not np.isfinite(narrowed).all():
+        if not np.isfinite(values).all():
+            raise CheckpointError(
+                f"tensor {name} holds infinite or undefined values. Use another checkpoint."
+            )
+        raise CheckpointError(
+            f"tensor {name} reaches {np.abs(values).max():.4g}, beyond float16's 65504. "
+            "Export with --precision fp32."
+        )
+    return narrowed

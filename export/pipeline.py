@@ -1,0 +1,265 @@
+"""Checkpoint in, bundle out: the whole export in one function."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import onnx_ir as ir
+from qvl_local.runtime.errors import BundleError, InputError
+from qvl_local.runtime.model.bundle import (
+    MANIFEST,
+    Bundle,
+    Manifest,
+    Part,
+    Role,
+    Source,
+    Table,
+    open_bundle,
+    record_files,
+)
+from qvl_local.runtime.model.ort_session import SessionOptions
+from qvl_local.runtime.model.resolve import Checkpoint as CheckpointFolder
+
+from .bundle_writer import (
+    PartLayout,
+    copy_files,
+    lay_out,
+    read_fusion,
+    write_graph,
+    write_head,
+    write_pooling,
+    write_table,
+)
+from .card import write_card
+from .checkpoint import EMBEDDINGS, Checkpoint
+from .decoder import build_decoder
+from .parity import check_parity, record_parity
+from .recipe import PRECISIONS, Recipe
+from .staging import check_target, locked, staged
+from .vision import build_vision
+
+Progress = Callable[[str, float], None]
+
+_SPARE_BYTES = 64 << 20
+
+
+def export_bundle(
+    sources: Mapping[Role, CheckpointFolder],
+    output: Path,
+    *,
+    recipe: Recipe,
+    progress: Progress | None = None,
+    keep_existing: bool = False,
+) -> Manifest:
+    """Export one checkpoint or a pair into the bundle folder `output`, which appears whole or not at all.
+
+    Args:
+        sources: checkpoint folders and what their user calls them.
+        output: a new folder, an empty one, or a bundle to replace.
+        recipe: precisions, flavour, width.
+        progress: told a stage ("reading", "writing", "checking", "finishing") and the fraction of it that is done.
+        keep_existing: return the bundle that is there, or that another process is just making, instead of replacing it.
+
+    Raises:
+        InputError: nothing to export, or something that is not a bundle is in the way.
+        CheckpointError: a checkpoint is incomplete or damaged.
+        BundleError: the bundle cannot be written.
+        ParityError: the bundle does not reproduce a checkpoint.
+    """
+    report = progress or _ignore
+    output = output.absolute()
+    if not sources:
+        raise InputError("There is nothing to export. Name a model, or a checkpoint folder.")
+    check_target(output)
+    with locked(output, waiting=lambda: report("waiting", 0.0)):
+        if keep_existing and (output / MANIFEST).is_file():
+            return open_bundle(output).manifest
+        checkpoints = {role: Checkpoint(sources[role].path) for role in sorted(sources)}
+        _check_dims(recipe, checkpoints)
+        parts, fusion = _plan(sources, checkpoints, recipe, report)
+        with staged(output) as stage:
+            _write(checkpoints, parts, recipe, stage, report)
+            report("checking", 0.0)
+            record_parity(checkpoints, stage)
+            draft = Manifest(
+                flavour=recipe.flavour, created_by=_creator(), parts=parts, files={}, parity=(), fusion=fusion
+            )
+            figures = []
+            for number, role in enumerate(parts):
+                report("checking", (number + 1) / (len(parts) + 1))
+                figures.append(check_parity(Bundle(stage, draft), role, recipe.tolerance, SessionOptions()))
+            report("finishing", 0.0)
+            manifest = replace(draft, parity=tuple(figures))
+            write_card(stage / "README.md", manifest, sources=[source.path for source in sources.values()])
+            manifest = replace(manifest, files=record_files(stage, _files(stage)))
+            (stage / MANIFEST).write_text(manifest.to_json(), encoding="utf-8")
+        report("finishing", 1.0)
+    return manifest
+
+
+def name_sources(folders: Sequence[Path]) -> dict[Role, CheckpointFolder]:
+    """One or two checkpoint folders by role: by "reranker" in a folder's name, else embedder first.
+
+    Raises:
+        InputError: not one or two folders, or two of one role.
+    """
+    if len(folders) not in (1, 2):
+        raise InputError(
+            f"An export takes an embedder, a reranker, or both; {len(folders)} folders were given."
+        )
+    roles: list[Role] = ["reranker" if "rerank" in folder.name.lower() else "embedder" for folder in folders]
+    if len(roles) == 2 and roles[0] == roles[1]:
+        if roles[0] == "reranker":
+            raise InputError(
+                f"{folders[0]} and {folders[1]} are both rerankers. Give an embedder and a reranker."
+            )
+        roles[1] = "reranker"
+    return {role: CheckpointFolder(path=folder, name=str(folder)) for role, folder in zip(roles, folders)}
+
+
+def _plan(
+    sources: Mapping[Role, CheckpointFolder],
+    checkpoints: Mapping[Role, Checkpoint],
+    recipe: Recipe,
+    report: Progress,
+) -> tuple[dict[Role, Part], dict[str, float]]:
+    """Hash the checkpoints, find what they share, and decide every file's place."""
+    hashes = {}
+    for number, (role, checkpoint) in enumerate(checkpoints.items()):
+        hashes[role] = checkpoint.content_hash(
+            lambda done, number=number: report("reading", (number + done) / len(checkpoints))
+        )
+    layouts = lay_out(
+        list(checkpoints),
+        vision=recipe.vision,
+        decoder=recipe.decoder,
+        shared_vision=_same([(c.prefix_digest("visual."), c.config.vision) for c in checkpoints.values()]),
+        shared_table=_same([c.digest(EMBEDDINGS) for c in checkpoints.values()]),
+    )
+    parts = {
+        role: _part(sources[role], hashes[role], checkpoints[role], layouts[role], recipe)
+        for role in checkpoints
+    }
+    return parts, read_fusion(checkpoints["reranker"]) if "reranker" in checkpoints else {}
+
+
+def _part(
+    source: CheckpointFolder, sha256: str, checkpoint: Checkpoint, layout: PartLayout, recipe: Recipe
+) -> Part:
+    text = checkpoint.config.text
+    return Part(
+        source=Source(name=source.name, revision=source.revision or _revision(source.path), sha256=sha256),
+        folder=layout.folder,
+        vision=layout.vision,
+        decoder=layout.decoder,
+        table=Table(
+            file=layout.table,
+            dtype=PRECISIONS[recipe.decoder].table,
+            rows=text.vocab_size,
+            columns=text.hidden_size,
+        ),
+        vision_precision=recipe.vision,
+        decoder_precision=recipe.decoder,
+        dims=recipe.dims or text.hidden_size,
+        head=layout.head,
+    )
+
+
+def _write(
+    checkpoints: Mapping[Role, Checkpoint],
+    parts: Mapping[Role, Part],
+    recipe: Recipe,
+    stage: Path,
+    report: Progress,
+) -> None:
+    """Graphs, tables, heads and copied files; a file that two parts name is written once."""
+    models: dict[str, ir.Model] = {}
+    tables: dict[str, tuple[Checkpoint, Table]] = {}
+    for role, part in parts.items():
+        checkpoint = checkpoints[role]
+        if part.vision not in models:
+            models[part.vision] = build_vision(checkpoint, PRECISIONS[recipe.vision].graph)
+        models[part.decoder] = build_decoder(checkpoint, PRECISIONS[recipe.decoder].graph)
+        tables.setdefault(part.table.file, (checkpoint, part.table))
+    total = sum(_weight_bytes(model) for model in models.values())
+    total += sum(
+        table.rows * table.columns * _TABLE_TYPES[table.dtype].itemsize for _, table in tables.values()
+    )
+    _check_space(stage, total)
+
+    done = 0
+
+    def written(count: int) -> None:
+        nonlocal done
+        done += count
+        report("writing", min(1.0, done / total))
+
+    for relative, model in models.items():
+        write_graph(model, stage / relative, written=written)
+    for relative, (checkpoint, table) in tables.items():
+        write_table(checkpoint, stage / relative, _TABLE_TYPES[table.dtype], written=written)
+    for role, part in parts.items():
+        copy_files(checkpoints[role], stage / part.folder)
+        if part.head is not None:
+            write_head(checkpoints[role], stage / part.head)
+        if role == "embedder":
+            write_pooling(stage / part.folder, width=part.table.columns)
+
+
+_TABLE_TYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    return sum(
+        value.const_value.nbytes
+        for value in model.graph.initializers.values()
+        if value.const_value is not None
+    )
+
+
+def _check_space(stage: Path, needed: int) -> None:
+    free = shutil.disk_usage(stage).free
+    if free < needed + _SPARE_BYTES:
+        raise BundleError(
+            f"{stage.parent}: the bundle needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
+            "Free some space, or choose another disk."
+        )
+
+
+def _check_dims(recipe: Recipe, checkpoints: Mapping[Role, Checkpoint]) -> None:
+    embedder = checkpoints.get("embedder")
+    if recipe.dims is None or embedder is None:
+        return
+    width = embedder.config.text.hidden_size
+    if recipe.dims > width:
+        raise InputError(f"{embedder.folder}: embeds in {width} dimensions; {recipe.dims} were asked for.")
+
+
+def _files(stage: Path) -> list[str]:
+    return [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
+
+
+def _same(values: Sequence[object]) -> bool:
+    return all(value == values[0] for value in values)
+
+
+def _revision(folder: Path) -> str | None:
+    """The Hub's cache keeps a snapshot in a folder named after its commit."""
+    name = folder.resolve().name
+    return name if re.fullmatch(r"[0-9a-f]{40}", name) else None
+
+
+def _creator() -> str:
+    try:
+        return f"qvl-local {version('qvl-local')}"
+    except PackageNotFoundError:
+        return "qvl-local"
+
+
+def _ignore(_stage: str, _fraction: float) -> None:
+    return None

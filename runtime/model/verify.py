@@ -1,0 +1,298 @@
+"""Is a bundle what its exporter made, and does it still compute what the checkpoint computes?
+
+An export records a few inputs with the pooled states that the checkpoint gives for them (`parity.npz`). Running
+them through the bundle's own table, vision graph and decoder exercises every file that shapes an embedding. This
+module reads, runs and judges records; how the expected states came about is the exporter's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, QvlError
+from .bundle import Bundle, Part, Role, verify_files
+from .config import load_config
+from .encoder import open_table
+from .ort_session import OrtSession, SessionOptions
+from .session import Session
+
+PARITY = "parity.npz"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VisionRecord:
+    """One call of the vision graph. `patches` uint8 [S, N, P] are grey levels 0..255, fed as value / 127.5 - 1.
+
+    `pos_idx` int64 [N, 4]; `pos_w` float32 [N, 4]; `cos`, `sin` float32 [N, hd / 2].
+    """
+
+    patches: NDArray[np.uint8]
+    pos_idx: NDArray[np.int64]
+    pos_w: NDArray[np.float32]
+    cos: NDArray[np.float32]
+    sin: NDArray[np.float32]
+
+    def pixels(self) -> NDArray[np.float32]:
+        """float32 [S, N, P] in [-1, 1]."""
+        return self.patches.astype(np.float32) / np.float32(127.5) - np.float32(1)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PromptRecord:
+    """One call of the decoder, and the state that the checkpoint gives.
+
+    `ids` int64 [B, T], padded on the right; `is_visual` bool [B, T] marks where the features of `visions` go, in
+    order; `cos`, `sin` float32 [B, T, hd / 2]; `last` int64 [B]; `pooled` float32 [B, H].
+    """
+
+    name: str
+    ids: NDArray[np.int64]
+    is_visual: NDArray[np.bool_]
+    cos: NDArray[np.float32]
+    sin: NDArray[np.float32]
+    last: NDArray[np.int64]
+    pooled: NDArray[np.float32]
+    visions: tuple[VisionRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """Largest difference of unit embeddings or scores, smallest cosine of pooled states; NaN when undefined."""
+
+    max_abs_diff: float
+    min_cosine: float
+
+    def within(self, max_abs_diff: float, min_cosine: float) -> bool:
+        """Whether both figures hold; an undefined one does not."""
+        return self.max_abs_diff <= max_abs_diff and self.min_cosine >= min_cosine
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was checked: its subject, whether it holds, and a line to read."""
+
+    subject: Literal["files", "graphs", "parity"]
+    ok: bool
+    text: str
+
+
+def verify_bundle(
+    bundle: Bundle,
+    *,
+    options: SessionOptions | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> list[Finding]:
+    """Recompute every hash, look into the graphs, and run the recorded inputs again.
+
+    A damaged file makes findings that are not `ok`; nothing is raised for it. `progress` hears what is being checked.
+    """
+    tell = progress or _ignore
+    damaged = verify_files(bundle, progress=tell)
+    findings = [Finding("files", False, problem) for problem in damaged]
+    if not damaged:
+        findings.append(Finding("files", True, f"{len(bundle.manifest.files)} files match their sha256"))
+    for relative in sorted(_graphs(bundle)):
+        tell(relative)
+        findings.append(_check_graph(bundle, relative))
+    if damaged or not all(finding.ok for finding in findings):
+        return findings  # a damaged graph is not run
+    for role in bundle.manifest.parts:
+        tell(f"{role} parity")
+        findings.append(_check_parity(bundle, role, options or SessionOptions()))
+    return findings
+
+
+def measure_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Drift:
+    """Run the recorded inputs of one role and compare.
+
+    Raises:
+        BundleError: no record, or a graph that does not load.
+    """
+    part = bundle.part(role)
+    records = load_records(bundle.path / PARITY).get(role)
+    if not records:
+        raise BundleError(f"{bundle.path / PARITY}: holds nothing for the {role}. Export the bundle again.")
+    table = open_table(bundle, role)
+    levels = len(load_config(bundle.file(part.folder)).vision.deepstack_layers)
+    vision = OrtSession(bundle.file(part.vision), options)
+    seen = {id(record): _see(record, vision) for record in records}
+    del vision  # one graph at a time: the two may not fit into memory together
+    decoder = OrtSession(bundle.file(part.decoder), options)
+    states = [_decode(record, seen[id(record)], table, levels, decoder) for record in records]
+    return compare(
+        np.concatenate([record.pooled for record in records]), np.concatenate(states), open_head(bundle, part)
+    )
+
+
+def compare(
+    expected: NDArray[np.float32], actual: NDArray[np.float32], head: NDArray[np.float32] | None
+) -> Drift:
+    """Drift of pooled states [n, H]; with a `head` [H] the difference is of scores, else of unit embeddings."""
+    expected, actual = expected.astype(np.float64), actual.astype(np.float64)
+    with np.errstate(all="ignore"):
+        unit = expected / np.linalg.norm(expected, axis=-1, keepdims=True)
+        other = actual / np.linalg.norm(actual, axis=-1, keepdims=True)
+        cosine = float(np.min(np.sum(unit * other, axis=-1)))
+        if head is None:
+            difference = np.abs(unit - other)
+        else:
+            difference = np.abs(_sigmoid(expected @ head) - _sigmoid(actual @ head))
+    return Drift(max_abs_diff=float(np.max(difference)), min_cosine=cosine)
+
+
+def open_head(bundle: Bundle, part: Part) -> NDArray[np.float32] | None:
+    """W_yes - W_no of a reranker, float32 [H]; None for an embedder."""
+    if part.head is None:
+        return None
+    file = bundle.file(part.head)
+    try:
+        head: NDArray[np.float32] = np.load(file, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{file}: cannot be read ({error}). Export the bundle again.") from error
+    return head
+
+
+def save_records(path: Path, records: Mapping[Role, Sequence[PromptRecord]]) -> None:
+    """Write `parity.npz`. Arrays are named `role.case.field` and `role.case.vision0.field`."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for role, cases in records.items():
+        for case in cases:
+            prefix = f"{role}.{case.name}"
+            for field in ("ids", "is_visual", "cos", "sin", "last", "pooled"):
+                arrays[f"{prefix}.{field}"] = getattr(case, field)
+            for number, vision in enumerate(case.visions):
+                for entry in fields(vision):
+                    arrays[f"{prefix}.vision{number}.{entry.name}"] = getattr(vision, entry.name)
+    with path.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def load_records(path: Path) -> dict[str, list[PromptRecord]]:
+    """Read `parity.npz`: records by role.
+
+    Raises:
+        BundleError: the file is missing or damaged.
+    """
+    tree: dict[str, dict[str, dict[str, Any]]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            for key in arrays.files:
+                role, case, *rest = key.split(".")
+                here = tree.setdefault(role, {}).setdefault(case, {"visions": {}})
+                if len(rest) == 2:
+                    here = here["visions"].setdefault(int(rest[0].removeprefix("vision")), {})
+                here[rest[-1]] = arrays[key]
+        return {
+            role: [_record(name, values) for name, values in cases.items()] for role, cases in tree.items()
+        }
+    except FileNotFoundError:
+        raise BundleError(f"{path}: missing. Export the bundle again.") from None
+    except Exception as error:  # a damaged archive fails in zipfile, zlib or numpy, each in its own way
+        raise BundleError(f"{path}: cannot be read ({error}). Export the bundle again.") from error
+
+
+def _record(name: str, values: dict[str, Any]) -> PromptRecord:
+    visions = values.pop("visions")
+    return PromptRecord(
+        name=name, visions=tuple(VisionRecord(**visions[number]) for number in sorted(visions)), **values
+    )
+
+
+def _see(record: PromptRecord, vision: Session) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    """Features [M, H] and deepstack [K, M, H] of all images of a prompt, in order."""
+    features, deepstack = [], []
+    for call in record.visions:
+        outputs = vision.run(
+            {
+                "patches": call.pixels(),
+                "pos_idx": call.pos_idx,
+                "pos_w": call.pos_w,
+                "cos": call.cos,
+                "sin": call.sin,
+            }
+        )
+        levels = outputs["deepstack"]
+        width = levels.shape[-1]
+        features.append(outputs["features"].reshape(-1, width))
+        deepstack.append(levels.reshape(len(levels), -1, width))
+    if not features:
+        return None
+    return np.concatenate(features), np.concatenate(deepstack, axis=1)
+
+
+def _decode(
+    record: PromptRecord,
+    seen: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    table: NDArray[Any],
+    levels: int,
+    decoder: Session,
+) -> NDArray[np.float32]:
+    embeds = table[record.ids].astype(np.float32)
+    deepstack = np.zeros((levels, 1, 1, embeds.shape[-1]), np.float32)
+    if seen is not None:
+        features, extra = seen
+        embeds[record.is_visual] = features
+        deepstack = np.zeros((len(extra), *embeds.shape), np.float32)
+        deepstack[:, record.is_visual] = extra
+    return decoder.run(
+        {"embeds": embeds, "cos": record.cos, "sin": record.sin, "deepstack": deepstack, "last": record.last}
+    )["pooled"]
+
+
+def _graphs(bundle: Bundle) -> set[str]:
+    parts = bundle.manifest.parts.values()
+    return {part.vision for part in parts} | {part.decoder for part in parts}
+
+
+def _check_graph(bundle: Bundle, relative: str) -> Finding:
+    """Every weight that a graph keeps outside must lie in a file of the bundle, within its size."""
+    import onnx_ir
+
+    folder = PurePosixPath(relative).parent
+    try:
+        graph = onnx_ir.load(bundle.file(relative)).graph
+    except Exception as error:  # a damaged protobuf fails in many ways
+        return Finding("graphs", False, f"{relative}: cannot be read ({error})")
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if not isinstance(tensor, onnx_ir.ExternalTensor):
+            continue
+        location = (folder / str(tensor.location)).as_posix()
+        record = bundle.manifest.files.get(location)
+        if record is None:
+            return Finding(
+                "graphs", False, f"{relative}: {name} lies in {location}, not a file of the bundle"
+            )
+        if (tensor.offset or 0) + (tensor.length or 0) > record.size:
+            return Finding("graphs", False, f"{relative}: {name} lies behind the end of {location}")
+    return Finding("graphs", True, f"{relative}: {len(graph)} nodes, weights inside the bundle")
+
+
+def _check_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Finding:
+    promised = next((figure for figure in bundle.manifest.parity if figure.role == role), None)
+    if promised is None:
+        return Finding("parity", False, f"{role}: the manifest states no tolerance")
+    try:
+        drift = measure_parity(bundle, role, options)
+    except QvlError as error:
+        return Finding("parity", False, f"{role}: {error}")
+    text = (
+        f"{role}: largest difference {drift.max_abs_diff:.2g} (allowed {promised.max_abs_diff_allowed:.2g}), "
+        f"smallest cosine {drift.min_cosine:.7f} (allowed {promised.min_cosine_allowed})"
+    )
+    within = drift.within(promised.max_abs_diff_allowed, promised.min_cosine_allowed)
+    return Finding("parity", within, text)
+
+
+def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+def _ignore(_: str) -> None:
+    return None
