@@ -49,25 +49,29 @@ def connect(path: Path, *, mode: Mode) -> apsw.Connection:
 
 
 def _connect_for_reading(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(_uri(path, "mode=ro"), apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
-    _prepare(connection)
     try:
-        connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+        return _opened_for_reading(path, "mode=ro")
     except (apsw.CantOpenError, apsw.ReadOnlyError):
-        connection.close()
-    else:
-        return connection
+        # Either there is nothing to open, or no place for the files of the write-ahead log.
+        if not path.exists():
+            raise
     log = path.with_name(path.name + "-wal")
     if log.exists() and log.stat().st_size > 0:
         raise LibraryStorageError(
             f"{path}: the library was not closed cleanly and its folder is read-only, so its last changes "
             f"cannot be read. Make {path.parent} writable and run `qvl-local status` once."
         )
-    connection = apsw.Connection(
-        _uri(path, "mode=ro&immutable=1"), apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI
-    )
-    _prepare(connection)
-    connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
+    return _opened_for_reading(path, "mode=ro&immutable=1")
+
+
+def _opened_for_reading(path: Path, options: str) -> apsw.Connection:
+    connection = apsw.Connection(_uri(path, options), apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+    try:
+        _prepare(connection)
+        fetch(connection, "SELECT count(*) FROM sqlite_schema")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
