@@ -1,7 +1,7 @@
 """What both towers are made of: projections, norms, rotary turns, and the change between number formats.
 
-The residual stream and the norms stay float32 in every precision, because the largest activations of these models
-come close to float16's range; only products and attention run in the `activation` type.
+The residual stream and the norms stay float32 in every precision, because the largest activations of these
+models come close to float16's range; only products and attention run in the `activation` type.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Precision:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A graph being built from a checkpoint at a precision. Prefixes are canonical tensor names without `.weight`."""
+    """A graph being built from a checkpoint. Prefixes are canonical tensor names without `.weight`."""
 
     graph: Graph
     checkpoint: Checkpoint

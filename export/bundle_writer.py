@@ -1,6 +1,6 @@
-"""Writes the files of a bundle: graphs, token tables, the reranker's head, and the Hugging Face files around them.
+"""Writes the files of a bundle: graphs, token tables, the reranker's head, and the Hugging Face files.
 
-Nothing here decides: a `Layout` says which file each part uses, and what two parts share is written once.
+Nothing here decides: a `PartLayout` says which file each part uses, and what two parts share is written once.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def write_head(checkpoint: Checkpoint, path: Path) -> None:
         token = tokenizer.token_to_id(word)
         if token is None or token >= checkpoint.config.text.vocab_size:
             raise CheckpointError(
-                f"{checkpoint.folder / 'tokenizer.json'}: has no token {word!r}, which a reranker answers with. "
+                f"{checkpoint.folder / 'tokenizer.json'}: lacks the token {word!r}, a reranker's answer. "
                 "Is this a Qwen3-VL-Reranker checkpoint?"
             )
         ids.append(token)
@@ -125,7 +125,7 @@ def copy_files(checkpoint: Checkpoint, folder: Path) -> None:
 
 
 def write_pooling(folder: Path, *, width: int) -> None:
-    """The sentence-transformers description of the embedder, where the checkpoint has none: last token, unit length."""
+    """Describe the embedder to sentence-transformers, unless it is: last token, unit length."""
     modules = folder / "modules.json"
     if modules.exists():
         return

@@ -47,7 +47,7 @@ def _body(manifest: Manifest) -> str:
     ]
     text += [
         "",
-        "Agreement with the checkpoint on the inputs in `parity.npz` (differences of unit embeddings, or of scores):",
+        "Agreement with the checkpoint on the inputs in `parity.npz` (of unit embeddings, or of scores):",
         "",
         "| part | largest difference | allowed | smallest cosine | allowed |",
         "|---|---|---|---|---|",

@@ -1,8 +1,8 @@
 """A Hugging Face checkpoint folder: its configuration and its tensors under one set of names.
 
-Checkpoints come in several dresses: one safetensors file or shards with an index; tensor names with or without
-a leading `model.`, with or without `language_model.`; a head that is tied, absent or separate. All are read
-here and nowhere else. Tensors are mapped, never loaded together.
+Checkpoints come in several dresses: one safetensors file or shards with an index; tensor names with or
+without a leading `model.`, with or without `language_model.`; a head that is tied, absent or separate. All
+are read here and nowhere else. Tensors are mapped, never loaded together.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _BARE_TEXT = re.compile(r"(layers\.|embed_tokens\.|norm\.)")
 
 
 class Checkpoint:
-    """An opened checkpoint: `config`, and tensors by canonical name (`language_model.*`, `visual.*`, `lm_head.*`)."""
+    """An opened checkpoint. Tensors go by canonical name: `language_model.*`, `visual.*`, `lm_head.*`."""
 
     def __init__(self, folder: Path) -> None:
         """Read the configuration and the headers of all weight files.
@@ -68,8 +68,8 @@ class Checkpoint:
             )
         if shape is not None and tensor.shape != shape:
             raise CheckpointError(
-                f"{tensor.file}: tensor {tensor.name} has shape {list(tensor.shape)}, but config.json asks for "
-                f"{list(shape)}. The configuration belongs to another checkpoint; download both again."
+                f"{tensor.file}: tensor {tensor.name} has shape {list(tensor.shape)}, but config.json asks "
+                f"for {list(shape)}. The configuration belongs to another checkpoint; download both again."
             )
         return tensor
 

@@ -1,11 +1,11 @@
 """The decoder as a graph: token embeddings -> the last token's state after the final norm.
 
-    embeds[B,T,H] -> layer 0 (+ deepstack 0) -> layer 1 (+ deepstack 1) ... -> last layer, last token only -> norm
-                                                                                                     -> pooled[B,H]
+    embeds[B,T,H] -> layer 0 (+ deepstack 0) -> layer 1 (+ deepstack 1) ... -> last layer, last token only
+                                                                                 -> norm -> pooled[B,H]
 
 Rows are padded on the right and attention is causal, so no row's last token ever sees padding and no mask is
-needed; only the last layer, which has one query a row, masks the padded keys. Keys and values of the last layer are
-computed for all tokens, its query, output projection and MLP for one.
+needed; only the last layer, which has one query a row, masks the padded keys. Keys and values of the last
+layer are computed for all tokens, its query, output projection and MLP for one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A thin layer over onnx_ir: nodes named like paths, constants stored once, weights read when they are written.
+"""A thin layer over onnx_ir: nodes named like paths, constants stored once, weights read when written.
 
-Knows ONNX, not models. A weight is a promise: its bytes are asked for when the graph is saved, one tensor at a
-time, so building a graph costs no memory.
+Knows ONNX, not models. A weight is a promise: its bytes are asked for when the graph is saved, one tensor at
+a time, so building a graph costs no memory.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import onnx_ir as ir
@@ -17,7 +17,10 @@ from qvl_local.runtime.errors import CheckpointError
 
 from .graph import Graph
 
-NUMPY_TYPES = {ir.DataType.FLOAT: np.dtype("<f4"), ir.DataType.FLOAT16: np.dtype("<f2")}
+NUMPY_TYPES: dict[ir.DataType, np.dtype[Any]] = {
+    ir.DataType.FLOAT: np.dtype("<f4"),
+    ir.DataType.FLOAT16: np.dtype("<f2"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,7 @@ def narrow(values: NDArray[np.float32], dtype: ir.DataType, name: str) -> NDArra
         CheckpointError: a value is beyond float16's range (65504), or is not a number at all.
     """
     with np.errstate(over="ignore"):
-        narrowed = np.ascontiguousarray(values, dtype=NUMPY_TYPES[dtype])
+        narrowed: NDArray[np.floating] = np.ascontiguousarray(values, dtype=NUMPY_TYPES[dtype])
     if not np.isfinite(narrowed).all():
         if not np.isfinite(values).all():
             raise CheckpointError(

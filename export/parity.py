@@ -1,7 +1,8 @@
 """Parity: the bundle must compute what the checkpoint computes, on inputs that are then kept in it.
 
-The inputs are real prompts through the checkpoint's own tokenizer (the largest activations of these models sit at
-the prompt's special first tokens), with one image, several images, a video's frame pairs, and a padded batch.
+The inputs are real prompts through the checkpoint's own tokenizer (the largest activations of these models
+sit at the prompt's special first tokens), with one image, several images, a video's frame pairs, and a padded
+batch.
 """
 
 from __future__ import annotations

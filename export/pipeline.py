@@ -6,9 +6,11 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 from qvl_local.runtime.errors import BundleError, InputError
 from qvl_local.runtime.model.bundle import (
@@ -62,8 +64,9 @@ def export_bundle(
         sources: checkpoint folders and what their user calls them.
         output: a new folder, an empty one, or a bundle to replace.
         recipe: precisions, flavour, width.
-        progress: told a stage ("reading", "writing", "checking", "finishing") and the fraction of it that is done.
-        keep_existing: return the bundle that is there, or that another process is just making, instead of replacing it.
+        progress: told a stage ("waiting", "reading", "writing", "checking", "finishing") and how far it is,
+            in [0, 1].
+        keep_existing: take the bundle that is there, or that another process is just making, as it is.
 
     Raises:
         InputError: nothing to export, or something that is not a bundle is in the way.
@@ -131,9 +134,8 @@ def _plan(
     """Hash the checkpoints, find what they share, and decide every file's place."""
     hashes = {}
     for number, (role, checkpoint) in enumerate(checkpoints.items()):
-        hashes[role] = checkpoint.content_hash(
-            lambda done, number=number: report("reading", (number + done) / len(checkpoints))
-        )
+        step = partial(_report_part, report, "reading", number, len(checkpoints))
+        hashes[role] = checkpoint.content_hash(step)
     layouts = lay_out(
         list(checkpoints),
         vision=recipe.vision,
@@ -187,9 +189,7 @@ def _write(
         models[part.decoder] = build_decoder(checkpoint, PRECISIONS[recipe.decoder].graph)
         tables.setdefault(part.table.file, (checkpoint, part.table))
     total = sum(_weight_bytes(model) for model in models.values())
-    total += sum(
-        table.rows * table.columns * _TABLE_TYPES[table.dtype].itemsize for _, table in tables.values()
-    )
+    total += sum(table.rows * table.columns * np.dtype(table.dtype).itemsize for _, table in tables.values())
     _check_space(stage, total)
 
     done = 0
@@ -259,6 +259,10 @@ def _creator() -> str:
         return f"qvl-local {version('qvl-local')}"
     except PackageNotFoundError:
         return "qvl-local"
+
+
+def _report_part(report: Progress, stage: str, number: int, count: int, done: float) -> None:
+    report(stage, (number + done) / count)
 
 
 def _ignore(_stage: str, _fraction: float) -> None:

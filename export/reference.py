@@ -1,8 +1,8 @@
 """The two towers computed in float32 with numpy, straight from a checkpoint: what an export is held against.
 
-Written from the architecture, not from the graph builder, so that a mistake in one shows against the other. All
-batches go through a layer together, so a checkpoint is read once and memory holds one layer. Slow on purpose: it
-runs on a handful of tokens.
+Written from the architecture, not from the graph builder, so that a mistake in one shows against the other.
+All batches go through a layer together, so a checkpoint is read once and memory holds one layer. It is made
+for a handful of tokens, not for speed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -184,25 +183,28 @@ def _rotate(x: Floats, cos: Floats, sin: Floats) -> Floats:
 
 def _rms_norm(x: Floats, scale: Floats, epsilon: float) -> Floats:
     mean = np.mean(np.square(x, dtype=np.float32), axis=-1, keepdims=True)
-    return scale * (x / np.sqrt(mean + np.float32(epsilon)))
+    normed: Floats = scale * (x / np.sqrt(mean + np.float32(epsilon)))
+    return normed
 
 
 def _layer_norm(x: Floats, scale: Floats, shift: Floats) -> Floats:
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = np.mean(np.square(centred), axis=-1, keepdims=True)
-    return centred / np.sqrt(variance + np.float32(_LAYER_NORM_EPSILON)) * scale + shift
+    normed: Floats = centred / np.sqrt(variance + np.float32(_LAYER_NORM_EPSILON)) * scale + shift
+    return normed
 
 
 def _silu(x: Floats) -> Floats:
     # The logistic function through tanh, which cannot overflow.
-    return x * (np.tanh(x * np.float32(0.5)) * np.float32(0.5) + np.float32(0.5))
+    gate: Floats = np.tanh(x * np.float32(0.5)) * np.float32(0.5) + np.float32(0.5)
+    return x * gate
 
 
 def _gelu_tanh(x: Floats) -> Floats:
-    cubic: Any = np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3)
-    return np.float32(0.5) * x * (1 + np.tanh(cubic))
+    gate: Floats = 1 + np.tanh(np.float32(math.sqrt(2 / math.pi)) * (x + np.float32(0.044715) * x**3))
+    return np.float32(0.5) * x * gate
 
 
 def _gelu_exact(x: Floats) -> Floats:
-    erf = _exact_erf(x.astype(np.float64) / math.sqrt(2)).astype(np.float32)
-    return np.float32(0.5) * x * (1 + erf)
+    gate: Floats = (1 + _exact_erf(x.astype(np.float64) / math.sqrt(2))).astype(np.float32)
+    return np.float32(0.5) * x * gate

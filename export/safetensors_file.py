@@ -1,7 +1,7 @@
 """One safetensors file: its header, checked, and where each tensor lies in it.
 
-Knows the file format (an 8-byte little-endian header length, a JSON header, then raw tensors) and nothing about
-models. Nothing is read but the header; tensors are mapped one at a time by whoever needs them.
+Knows the file format (an 8-byte little-endian header length, a JSON header, then raw tensors) and nothing
+about models. Only the header is read; tensors are mapped one at a time by whoever needs them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,18 @@ from numpy.typing import NDArray
 from qvl_local.runtime.errors import CheckpointError
 
 # bfloat16 has no numpy type: its bits are kept as uint16 until they are widened.
-STORAGE_TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
+STORAGE_TYPES: dict[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
 
 _LONGEST_HEADER = 100_000_000  # the limit of the format's own reader
 
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor in a file: `offset` and `size` in bytes from the start of the file, `dtype` F32, F16 or BF16."""
+    """A tensor in a file: `size` bytes at `offset`; `dtype` is F32, F16 or BF16."""
 
     name: str
     file: Path
@@ -39,11 +43,14 @@ class StoredTensor:
         if self.size == 0:
             return np.zeros(self.shape, storage)
         try:
-            return np.memmap(self.file, dtype=storage, mode="r", offset=self.offset, shape=self.shape)
+            view: NDArray[Any] = np.memmap(
+                self.file, dtype=storage, mode="r", offset=self.offset, shape=self.shape
+            )
         except (OSError, ValueError) as error:
             raise CheckpointError(
                 f"{self.file}: tensor {self.name} cannot be read ({error}). Download the file again."
             ) from error
+        return view
 
     def float32(self) -> NDArray[np.float32]:
         """The values as float32; exact for every storage type."""

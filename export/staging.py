@@ -1,8 +1,9 @@
 """A folder that appears whole or not at all.
 
-Work happens in a hidden sibling, `.NAME.tmp-xxxxxxxx`, while a lock on `.NAME.lock` keeps other processes away.
-At the end every file is synced and the sibling renamed. An exception, SIGINT or SIGTERM removes the sibling; what a
-killed process left is removed by the next export into the same parent, whose lock it no longer holds.
+Work happens in a hidden sibling, `.NAME.tmp-xxxxxxxx`, while a lock on `.NAME.lock` keeps other processes
+away. At the end every file is synced and the sibling renamed. An exception, SIGINT or SIGTERM removes the
+sibling; what a killed process left is removed by the next export into the same parent, which finds its lock
+free.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def check_target(output: Path) -> None:
 
 @contextmanager
 def locked(output: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold the right to write `output`; wait while another process holds it. `waiting` is called once then."""
+    """Hold the right to write `output`; `waiting` is called once if another process holds it first."""
     with _storage_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
     path = _lock_path(output.parent, output.name)
@@ -133,7 +134,7 @@ def _storage_errors(output: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise BundleError(
-                f"{output}: the disk is full. Free some space, or choose another disk; nothing was left behind."
+                f"{output}: the disk is full. Free some space, or choose another disk. Nothing was kept."
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise BundleError(
@@ -144,7 +145,7 @@ def _storage_errors(output: Path) -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM unwind the stack, so that `finally` runs. A handler of the application's own is left alone."""
+    """Let SIGTERM unwind the stack, so that `finally` runs. The application's own handler is left alone."""
     ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
@@ -153,7 +154,7 @@ def _terminable() -> Iterator[None]:
         yield
         return
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    def stop(number: int, _frame: FrameType | None) -> None:
         raise SystemExit(128 + number)
 
     signal.signal(signal.SIGTERM, stop)

@@ -4,8 +4,8 @@
                                                               └─ after chosen blocks: deepstack mergers
                                                                                     --> deepstack[K,S,N/m,H]
 
-Attention runs inside one image, so a batch of equal grids needs neither mask nor sequence lengths. Block MLPs use
-GELU's tanh form, mergers the exact one. The layout is that of Qwen3-VL in transformers.
+Attention runs inside one image, so a batch of equal grids needs neither mask nor sequence lengths. Block MLPs
+use GELU's tanh form, mergers the exact one. The layout is that of Qwen3-VL in transformers.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Is a bundle what its exporter made, and does it still compute what the checkpoint computes?
 
-An export records a few inputs with the pooled states that the checkpoint gives for them (`parity.npz`). Running
-them through the bundle's own table, vision graph and decoder exercises every file that shapes an embedding. This
-module reads, runs and judges records; how the expected states came about is the exporter's business.
+An export records a few inputs with the pooled states that the checkpoint gives for them (`parity.npz`).
+Running them through the bundle's own table, vision graph and decoder exercises every file that shapes an
+embedding. This module reads, runs and judges records; how the expected states came about is the exporter's
+business.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ PARITY = "parity.npz"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VisionRecord:
-    """One call of the vision graph. `patches` uint8 [S, N, P] are grey levels 0..255, fed as value / 127.5 - 1.
+    """One call of the vision graph. `patches` uint8 [S, N, P] are levels, fed as value / 127.5 - 1.
 
     `pos_idx` int64 [N, 4]; `pos_w` float32 [N, 4]; `cos`, `sin` float32 [N, hd / 2].
     """
@@ -47,8 +48,8 @@ class VisionRecord:
 class PromptRecord:
     """One call of the decoder, and the state that the checkpoint gives.
 
-    `ids` int64 [B, T], padded on the right; `is_visual` bool [B, T] marks where the features of `visions` go, in
-    order; `cos`, `sin` float32 [B, T, hd / 2]; `last` int64 [B]; `pooled` float32 [B, H].
+    `ids` int64 [B, T], padded on the right; `is_visual` bool [B, T] marks where the features of `visions` go,
+    in order; `cos`, `sin` float32 [B, T, hd / 2]; `last` int64 [B]; `pooled` float32 [B, H].
     """
 
     name: str
@@ -63,7 +64,7 @@ class PromptRecord:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """Largest difference of unit embeddings or scores, smallest cosine of pooled states; NaN when undefined."""
+    """Largest difference of unit embeddings or scores, smallest cosine of pooled states; NaN: undefined."""
 
     max_abs_diff: float
     min_cosine: float
@@ -90,7 +91,7 @@ def verify_bundle(
 ) -> list[Finding]:
     """Recompute every hash, look into the graphs, and run the recorded inputs again.
 
-    A damaged file makes findings that are not `ok`; nothing is raised for it. `progress` hears what is being checked.
+    A damaged file makes a finding that is not `ok`; nothing is raised for it. `progress` hears what is next.
     """
     tell = progress or _ignore
     damaged = verify_files(bundle, progress=tell)
@@ -133,16 +134,15 @@ def measure_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Drift
 def compare(
     expected: NDArray[np.float32], actual: NDArray[np.float32], head: NDArray[np.float32] | None
 ) -> Drift:
-    """Drift of pooled states [n, H]; with a `head` [H] the difference is of scores, else of unit embeddings."""
-    expected, actual = expected.astype(np.float64), actual.astype(np.float64)
+    """Drift of pooled states [n, H]; the difference is of scores given a `head` [H], else of embeddings."""
+    wanted, given = expected.astype(np.float64), actual.astype(np.float64)
     with np.errstate(all="ignore"):
-        unit = expected / np.linalg.norm(expected, axis=-1, keepdims=True)
-        other = actual / np.linalg.norm(actual, axis=-1, keepdims=True)
+        unit = wanted / np.linalg.norm(wanted, axis=-1, keepdims=True)
+        other = given / np.linalg.norm(given, axis=-1, keepdims=True)
         cosine = float(np.min(np.sum(unit * other, axis=-1)))
-        if head is None:
-            difference = np.abs(unit - other)
-        else:
-            difference = np.abs(_sigmoid(expected @ head) - _sigmoid(actual @ head))
+        difference = np.abs(unit - other)
+        if head is not None:
+            difference = np.abs(_sigmoid(wanted @ head) - _sigmoid(given @ head))
     return Drift(max_abs_diff=float(np.max(difference)), min_cosine=cosine)
 
 
@@ -170,7 +170,7 @@ def save_records(path: Path, records: Mapping[Role, Sequence[PromptRecord]]) -> 
                 for entry in fields(vision):
                     arrays[f"{prefix}.vision{number}.{entry.name}"] = getattr(vision, entry.name)
     with path.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, allow_pickle=False, **arrays)
 
 
 def load_records(path: Path) -> dict[str, list[PromptRecord]]:
@@ -290,7 +290,7 @@ def _check_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Findin
     return Finding("parity", within, text)
 
 
-def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
+def _sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
     return 0.5 * (1 + np.tanh(0.5 * x))
 
 
