@@ -1,0 +1,1 @@
+"""qvl-tiny, the pair of small models that comes with the package: two Hugging Face checkpoint folders."""
