@@ -1,0 +1,122 @@
+"""The embedder: texts, images and videos to vectors of one space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .bundle import Bundle
+from .loading import LoadedPart
+from .ort_session import Device, SessionOptions
+from .pixels import PixelBudget
+from .request import Input, parse_requests
+from .resolve import resolve
+
+
+class Embedder:
+    """Embeds inputs with the embedder of a bundle. Made by `Embedder.open`; graphs load on first use."""
+
+    def __init__(self, bundle: Bundle, options: SessionOptions, *, pixels: PixelBudget | None = None) -> None:
+        self._loaded = LoadedPart(bundle, "embedder", options, pixels=pixels)
+
+    @classmethod
+    def open(
+        cls,
+        model: str | Path,
+        *,
+        device: Device = "cpu",
+        threads: int | None = None,
+        precision: str | None = None,
+        pixels: PixelBudget | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> Embedder:
+        """Open a model by name ("tiny", "2b", "8b"), Hugging Face id, checkpoint folder or bundle folder.
+
+        Args:
+            model: what to open; a checkpoint is exported once into the cache.
+            device: "cpu" or "cuda"; CUDA that cannot be had is an error.
+            threads: threads of one graph run; None uses every core that this process may use.
+            precision: of the exported weights ("fp32", "fp16"); None is the default of `resolve`. A bundle
+                folder has its own.
+            pixels: pixel budget instead of the checkpoint's; see `PixelBudget`.
+            progress: told a step's name and its fraction done while a checkpoint is fetched and exported.
+
+        Raises:
+            ModelNotFoundError, CheckpointError, BundleError: the model cannot be had.
+        """
+        bundle = resolve(model, precision=precision, device=device, progress=progress)
+        return cls(bundle, SessionOptions(device=device, threads=threads), pixels=pixels)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that is in use."""
+        return self._loaded.bundle
+
+    @property
+    def budget(self) -> PixelBudget:
+        """The pixel budget in force."""
+        return self._loaded.budget
+
+    @property
+    def dims(self) -> int:
+        """Width of a vector when `embed` is given none."""
+        return self._loaded.part.dims
+
+    @property
+    def max_dims(self) -> int:
+        """Full width: the decoder's hidden size."""
+        return self._loaded.config.text.hidden_size
+
+    @property
+    def space(self) -> dict[str, Any]:
+        """What identifies the vector space, as JSON-able values: vectors of different spaces never mix."""
+        return {
+            "model": self._loaded.part.source.name,
+            "bundle": self.bundle.revision,
+            "precision": f"{self._loaded.part.decoder_precision}/{self._loaded.part.vision_precision}",
+            "pixels": self.budget.describe(),
+            "template": self._loaded.processor.template.digest,
+        }
+
+    def embed(self, inputs: Iterable[Input], *, dims: int | None = None) -> NDArray[np.float32]:
+        """Embed inputs.
+
+        Args:
+            inputs: mappings with `text`, `image`, `video` (each one or a list), `instruction`, `fps`,
+                `max_frames`, all optional; see `parse_request`. An empty mapping is the text "NULL".
+            dims: keep so many leading components (MRL) and normalise again; None is `self.dims`.
+
+        Returns:
+            float32 [n, dims], rows L2-normalised, in the order of the inputs.
+
+        Raises:
+            InputError: an unknown key, a value of the wrong kind, or an impossible width.
+            MediaError: a picture or a film cannot be used; it carries the path.
+        """
+        width = self.dims if dims is None else dims
+        if isinstance(width, bool) or not isinstance(width, int) or not 0 < width <= self.max_dims:
+            raise InputError(f"dims must be a whole number from 1 to {self.max_dims}, not {width!r}.")
+        requests = parse_requests(inputs, name="input")
+        processor = self._loaded.processor
+        prompts = [
+            processor.embedding_prompt(processor.prepare(request), instruction=request.instruction)
+            for request in requests
+        ]
+        return normalized(self._loaded.encoder.pool(prompts)[:, :width])
+
+    def unload(self) -> None:
+        """Free the graphs' memory; the next `embed` loads them again."""
+        self._loaded.unload()
+
+
+def normalized(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Rows of unit length, float32; a row of zeros stays."""
+    wide = rows.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = (wide / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return unit

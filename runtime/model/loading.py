@@ -1,0 +1,81 @@
+"""Opens one part of a bundle: configuration, processor, encoder. Graphs load when they are first needed."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import CheckpointError
+from .bundle import Bundle, Role
+from .config import ModelConfig, load_config
+from .encoder import Encoder, open_table
+from .ort_session import OrtSession, SessionOptions
+from .pixels import PixelBudget, load_budget
+from .processor import Processor
+from .session import Session
+from .storage import cache_folder
+
+
+class LazySession:
+    """A session made on first use and dropped on demand; safe to share between threads."""
+
+    def __init__(self, graph: Path, options: SessionOptions) -> None:
+        self._graph = graph
+        self._options = options
+        self._session: Session | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self) -> Session:
+        """The session."""
+        with self._lock:
+            if self._session is None:
+                self._session = OrtSession(self._graph, self._options)
+            return self._session
+
+    def drop(self) -> None:
+        """Free the graph's memory; the next use loads it again."""
+        with self._lock:
+            self._session = None
+
+
+class LoadedPart:
+    """The embedder or the reranker of a bundle, ready to prepare prompts and to pool them."""
+
+    def __init__(
+        self, bundle: Bundle, role: Role, options: SessionOptions, *, pixels: PixelBudget | None = None
+    ) -> None:
+        self.bundle = bundle
+        self.part = bundle.part(role)
+        folder = bundle.file(self.part.folder)
+        self.config: ModelConfig = load_config(folder)
+        self.budget = _checked(pixels or load_budget(folder), self.config, folder)
+        self.processor = Processor(
+            folder, self.config, self.budget, role=role, frames=cache_folder() / "prompts"
+        )
+        self._vision = LazySession(bundle.file(self.part.vision), options)
+        self._decoder = LazySession(bundle.file(self.part.decoder), options)
+        self.encoder = Encoder(
+            self.config, self.budget, open_table(bundle, role), vision=self._vision, decoder=self._decoder
+        )
+
+    def unload(self) -> None:
+        """Free both graphs."""
+        self._vision.drop()
+        self._decoder.drop()
+
+
+def _checked(budget: PixelBudget, config: ModelConfig, folder: Path) -> PixelBudget:
+    """Pixel settings and vision tower must agree on the patch."""
+    vision = config.vision
+    expected = replace(
+        budget,
+        patch_size=vision.patch_size,
+        merge_size=vision.merge_size,
+        temporal_patch_size=vision.temporal_patch_size,
+    )
+    if expected != budget:
+        raise CheckpointError(
+            f"{folder}: the pixel settings and config.json disagree about patch, merge or temporal size."
+        )
+    return budget

@@ -1,0 +1,112 @@
+"""A `Session` on ONNX Runtime. onnxruntime is imported when the first session is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BundleError, InputError, ModelError
+from .session import Array
+
+Device = Literal["cpu", "cuda"]
+
+_DTYPES = {
+    "tensor(float)": np.float32,
+    "tensor(float16)": np.float16,
+    "tensor(double)": np.float64,
+    "tensor(int64)": np.int64,
+    "tensor(int32)": np.int32,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How graphs are run. `threads` None means the physical cores that this process may use."""
+
+    device: Device = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.device not in ("cpu", "cuda"):
+            raise InputError(f"Unknown device {self.device!r}. Use cpu or cuda.")
+        if self.threads is not None and self.threads < 1:
+            raise InputError("The number of threads must be at least 1.")
+
+
+class OrtSession:
+    """One graph loaded into ONNX Runtime; see `Session` for what it takes and gives."""
+
+    def __init__(self, graph: Path, options: SessionOptions) -> None:
+        """Load a graph.
+
+        Raises:
+            ModelError: CUDA was asked for and cannot be had; it never falls back to the CPU.
+            BundleError: the graph is damaged or uses something unknown.
+        """
+        import onnxruntime
+
+        providers = _providers(onnxruntime, options.device)
+        settings = onnxruntime.SessionOptions()
+        settings.log_severity_level = 3  # errors; they also come as exceptions
+        settings.intra_op_num_threads = options.threads or _usable_cores()
+        settings.inter_op_num_threads = 1
+        # Threads that spin between runs would take the cores from decoding.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session = onnxruntime.InferenceSession(str(graph), settings, providers=providers)
+        except Exception as error:  # the bindings raise classes of their own, all directly under Exception
+            raise BundleError(
+                f"{graph}: cannot be loaded ({_first_line(error)}). Export the bundle again."
+            ) from error
+        if options.device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+            raise ModelError(
+                f"{graph}: ONNX Runtime could not start CUDA and would have used the CPU. "
+                "Check the driver and CUDA libraries, or choose the device cpu."
+            )
+        self._graph = graph
+        self._inputs = {arg.name: _DTYPES[arg.type] for arg in self._session.get_inputs()}
+        self._outputs = [arg.name for arg in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        """Run the graph once."""
+        cast: dict[str, Any] = {
+            name: np.ascontiguousarray(feeds[name], dtype=dtype) for name, dtype in self._inputs.items()
+        }
+        try:
+            values = self._session.run(self._outputs, cast)
+        except Exception as error:
+            raise ModelError(f"{self._graph}: failed to run ({_first_line(error)}).") from error
+        return {
+            name: np.asarray(value, dtype=np.float32)
+            for name, value in zip(self._outputs, values, strict=True)
+        }
+
+
+def _providers(onnxruntime: Any, device: Device) -> list[Any]:
+    if device == "cpu":
+        return ["CPUExecutionProvider"]
+    available = onnxruntime.get_available_providers()
+    if "CUDAExecutionProvider" not in available:
+        raise ModelError(
+            "The device cuda was asked for, but this onnxruntime has no CUDA. Install it with: "
+            "pip uninstall onnxruntime && pip install 'qvl-local[gpu]', or choose the device cpu."
+        )
+    # Exact float32: TF32 would round the inputs of every product to 10 bits.
+    return [("CUDAExecutionProvider", {"use_tf32": 0}), "CPUExecutionProvider"]
+
+
+def _usable_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS and Windows
+        return os.cpu_count() or 1
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

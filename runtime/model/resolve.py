@@ -1,0 +1,333 @@
+"""From what a user names to a bundle: a name, a Hugging Face id, a checkpoint folder or a bundle folder.
+
+    name or id  -> checkpoint folders (downloaded once by huggingface_hub)
+    checkpoints -> bundle in the cache (exported once for each content and recipe)
+
+This module does not export: it calls whatever is registered in the entry point group "qvl_local.exporters".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ..errors import BundleError, CheckpointError, InputError, ModelError, ModelNotFoundError
+from .bundle import MANIFEST, Bundle, Role, open_bundle, sha256_file
+from .storage import cache_folder, write_atomically
+
+Progress = Callable[[str, float], None]
+
+# The exporter whose bundles ONNX Runtime runs, and the version of what it makes: raised when a new version of
+# the exporter makes other graphs of the same checkpoint, so that cached bundles are made again.
+EXPORTER = "onnx"
+RECIPE = 1
+
+NAMES = {
+    "2b": "Qwen/Qwen3-VL-Embedding-2B",
+    "8b": "Qwen/Qwen3-VL-Embedding-8B",
+}
+TINY = "tiny"
+
+# What a checkpoint folder needs; the rest of a repository (images, notebooks, other formats) stays away.
+CHECKPOINT_FILES = (
+    "*.json",
+    "*.safetensors",
+    "*.jinja",
+    "merges.txt",
+    "additional_chat_templates/*",
+)
+_TINY_PACKAGE = "qvl_local.models.tiny"
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_ROLE_FOLDERS: dict[Role, str] = {"embedder": "embedding", "reranker": "reranker"}
+_ROLE_WORDS: dict[Role, str] = {"embedder": "Embedding", "reranker": "Reranker"}
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """One checkpoint folder and what the user knows it as. `revision` is a commit of the hub, when known."""
+
+    path: Path
+    name: str
+    revision: str | None = None
+
+
+class Exporter(Protocol):
+    """What an entry point of the group "qvl_local.exporters" is."""
+
+    def __call__(
+        self,
+        checkpoints: Mapping[Role, Path],
+        folder: Path,
+        *,
+        names: Mapping[Role, str],
+        precision: str,
+        progress: Progress | None = None,
+    ) -> None:
+        """Write a complete bundle to `folder`, or nothing; safe when two processes do it at once."""
+        ...
+
+
+def resolve(
+    model: str | Path,
+    *,
+    precision: str | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    progress: Progress | None = None,
+) -> Bundle:
+    """The bundle for a model, exported into the cache if need be.
+
+    Args:
+        model: "tiny", "2b", "8b", a Hugging Face id, a checkpoint folder, or a bundle folder.
+        precision: of the weights; None is fp32 on the CPU, fp16 on CUDA. Not for bundle folders.
+        device: decides the default precision.
+        progress: told a step's name and its fraction done, in [0, 1].
+
+    Raises:
+        ModelNotFoundError: no model of that name, folder or id.
+        CheckpointError: the checkpoint cannot be used.
+        BundleError: the bundle cannot be used.
+    """
+    folder = Path(model).expanduser()
+    if (folder / MANIFEST).is_file():
+        if precision is not None:
+            _check_precision(open_bundle(folder), precision)
+        return open_bundle(folder)
+    return export_once(
+        find_checkpoints(model, progress=progress),
+        precision=precision or ("fp16" if device == "cuda" else "fp32"),
+        progress=progress,
+    )
+
+
+def find_checkpoints(model: str | Path, *, progress: Progress | None = None) -> dict[Role, Checkpoint]:
+    """The checkpoint folders that a name stands for: a pair, or the one that there is.
+
+    Raises:
+        ModelNotFoundError: no model of that name, folder or id.
+    """
+    name = str(model)
+    folder = Path(model).expanduser()
+    if name == TINY:
+        return _tiny()
+    if folder.is_dir():
+        return _local(folder)
+    hub_id = NAMES.get(name.lower(), name)
+    if _HUB_ID.fullmatch(hub_id) and not folder.exists():
+        return _from_hub(hub_id, progress)
+    known = ", ".join([TINY, *NAMES])
+    raise ModelNotFoundError(
+        f"{name}: no such model. Give {known}, a Hugging Face id (such as {NAMES['2b']}), a checkpoint "
+        "folder or a bundle folder."
+    )
+
+
+def export_once(
+    checkpoints: Mapping[Role, Checkpoint], *, precision: str, progress: Progress | None = None
+) -> Bundle:
+    """The cached bundle of these checkpoints, made now when it is not there yet."""
+    key = _key(checkpoints, precision)
+    folder = cache_folder() / "bundles" / key
+    if (folder / MANIFEST).is_file():
+        try:
+            return open_bundle(folder)
+        except BundleError:
+            # Left damaged by something outside our control: make it again.
+            _set_aside(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    _exporter()(
+        {role: checkpoint.path for role, checkpoint in checkpoints.items()},
+        folder,
+        names={role: checkpoint.name for role, checkpoint in checkpoints.items()},
+        precision=precision,
+        progress=progress,
+    )
+    return open_bundle(folder)
+
+
+def _tiny() -> dict[Role, Checkpoint]:
+    """The pair that the package carries."""
+    try:
+        root = Path(str(resources.files(_TINY_PACKAGE)))
+    except ModuleNotFoundError:
+        raise ModelNotFoundError(
+            "tiny: this installation lacks the model that comes with it. Install again: pip install qvl-local"
+        ) from None
+    found: dict[Role, Checkpoint] = {
+        role: Checkpoint(path=root / name, name=f"{TINY}/{name}")
+        for role, name in _ROLE_FOLDERS.items()
+        if _is_checkpoint(root / name)
+    }
+    if not found:
+        raise ModelNotFoundError(f"{root}: the model that comes with qvl-local is missing. Install it again.")
+    return found
+
+
+def _local(folder: Path) -> dict[Role, Checkpoint]:
+    """A checkpoint folder with its sibling, or a folder that holds `embedding` and `reranker`."""
+    pair = {role: folder / name for role, name in _ROLE_FOLDERS.items()}
+    if not _is_checkpoint(folder):
+        found = {role: path for role, path in pair.items() if _is_checkpoint(path)}
+        if found:
+            return {role: Checkpoint(path=path, name=str(path)) for role, path in found.items()}
+        raise ModelNotFoundError(
+            f"{folder}: neither a checkpoint (config.json) nor a bundle ({MANIFEST}). "
+            "Give the folder of one, or a Hugging Face id."
+        )
+    absolute = folder.absolute()
+    role = _role(absolute.name)
+    other: Role = "reranker" if role == "embedder" else "embedder"
+    checkpoints: dict[Role, Checkpoint] = {role: Checkpoint(path=folder, name=str(folder))}
+    for name in _sibling_names(absolute.name):
+        sibling = absolute.with_name(name)
+        if _is_checkpoint(sibling):
+            checkpoints[other] = Checkpoint(path=sibling, name=str(folder.with_name(name)))
+            break
+    return dict(sorted(checkpoints.items()))
+
+
+def _role(name: str) -> Role:
+    """Which of the two a checkpoint is, by the name of its folder or repository."""
+    return "reranker" if "rerank" in name.lower() else "embedder"
+
+
+def _sibling_names(name: str) -> Iterator[str]:
+    """Names under which the other model of the pair may be found beside this one."""
+    for word, other in (("Embedding", "Reranker"), ("Embedder", "Reranker"), ("Reranker", "Embedding")):
+        for mine, theirs in ((word, other), (word.lower(), other.lower())):
+            if mine in name:
+                yield name.replace(mine, theirs)
+    if "reranker" in name.lower():
+        yield re.sub("reranker", "embedder", name, flags=re.IGNORECASE)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return (folder / "config.json").is_file() and not (folder / MANIFEST).exists()
+
+
+def _from_hub(hub_id: str, progress: Progress | None) -> dict[Role, Checkpoint]:
+    """Download a pair, or find it in the Hugging Face cache. One name stands for both."""
+    role = _role(hub_id)
+    other: Role = "reranker" if role == "embedder" else "embedder"
+    ids: dict[Role, str] = {role: hub_id}
+    sibling = hub_id.replace(_ROLE_WORDS[role], _ROLE_WORDS[other])
+    if sibling != hub_id:
+        ids[other] = sibling
+    checkpoints: dict[Role, Checkpoint] = {}
+    for number, (part, repository) in enumerate(ids.items()):
+        if progress is not None:
+            progress(f"fetching {repository}", number / len(ids))
+        try:
+            path = _download(repository)
+        except ModelNotFoundError:
+            if repository == hub_id:
+                raise
+            continue  # a model published without its sibling
+        checkpoints[part] = Checkpoint(path=path, name=repository, revision=_revision(path))
+    return dict(sorted(checkpoints.items()))
+
+
+def _download(repository: str) -> Path:
+    """The snapshot folder of a repository's needed files."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, allow_patterns=list(CHECKPOINT_FILES)))
+    except RepositoryNotFoundError:
+        raise ModelNotFoundError(
+            f"{repository}: no such repository on Hugging Face, or it asks for a login (hf auth login)."
+        ) from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{repository}: cannot be downloaded ({str(error).splitlines()[0] if str(error) else error!r}). "
+            "Check the network, or HF_HUB_OFFLINE, and try again; `tiny` needs no download."
+        ) from error
+
+
+def _revision(snapshot: Path) -> str | None:
+    """The hub keeps a snapshot in a folder named after its commit."""
+    return snapshot.name if re.fullmatch(r"[0-9a-f]{40}", snapshot.name) else None
+
+
+def _key(checkpoints: Mapping[Role, Checkpoint], precision: str) -> str:
+    """Name of the cached bundle: what goes in and how it is made."""
+    parts: dict[str, Any] = {role: _content_hash(checkpoint.path) for role, checkpoint in checkpoints.items()}
+    parts |= {"exporter": EXPORTER, "recipe": RECIPE, "precision": precision}
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return f"{_slug(checkpoints)}-{precision}-{digest[:16]}"
+
+
+def _slug(checkpoints: Mapping[Role, Checkpoint]) -> str:
+    """Something readable at the front of the name."""
+    checkpoint = next(iter(checkpoints.values()))
+    words = [word for word in checkpoint.name.replace("\\", "/").split("/") if word]
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", "-".join(words[-2:])).strip("-")[:48].lower() or "model"
+
+
+def _content_hash(folder: Path) -> str:
+    """Hash of the checkpoint's files, remembered by name, size and time so that they are read once."""
+    files = sorted(_checkpoint_files(folder))
+    if not files:
+        raise CheckpointError(f"{folder}: holds no checkpoint files.")
+    facts: list[tuple[str, int, int]] = []
+    for file in files:
+        status = file.stat()
+        facts.append((file.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
+    stamp = hashlib.sha256(json.dumps([str(folder.resolve()), facts]).encode()).hexdigest()[:32]
+    memory = cache_folder() / "hashes" / f"{stamp}.txt"
+    try:
+        known = memory.read_text(encoding="ascii")
+        if re.fullmatch(r"[0-9a-f]{64}", known):
+            return known
+    except (OSError, UnicodeDecodeError):
+        pass
+    hashes = [[name, sha256_file(folder / name)] for name, _, _ in facts]
+    digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+    write_atomically(memory, digest)
+    return digest
+
+
+def _checkpoint_files(folder: Path) -> Iterable[Path]:
+    for pattern in CHECKPOINT_FILES:
+        yield from (file for file in folder.glob(pattern) if file.is_file())
+
+
+def _exporter() -> Exporter:
+    """The registered exporter."""
+    from importlib.metadata import entry_points
+
+    for point in entry_points(group="qvl_local.exporters", name=EXPORTER):
+        exporter: Exporter = point.load()
+        return exporter
+    raise ModelError(
+        "No exporter is installed, so a checkpoint cannot be turned into a bundle. "
+        "Install qvl-local again: pip install --force-reinstall qvl-local"
+    )
+
+
+def _set_aside(folder: Path) -> None:
+    """Remove a damaged bundle from the cache."""
+    import shutil
+
+    doomed = folder.with_name(f".{folder.name}.{os.getpid()}")
+    try:
+        folder.rename(doomed)
+    except OSError as error:
+        raise BundleError(f"{folder}: is damaged and cannot be removed ({error}). Delete it.") from error
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _check_precision(bundle: Bundle, precision: str) -> None:
+    for part in bundle.manifest.parts.values():
+        if part.decoder_precision != precision:
+            raise InputError(
+                f"{bundle.path}: is a bundle of {part.decoder_precision} weights, not {precision}. "
+                "Leave the precision out, or export another bundle."
+            )
