@@ -1,0 +1,172 @@
+"""What `doctor` finds out: the installation, the folders in use, the models at hand, the cost of a photo.
+
+Gathers facts into one record and judges them; prints nothing. Heavy parts are imported where they are asked.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from qvl_local.runtime.errors import QvlError
+
+from .machine import Machine, can_write, free_bytes, read_machine
+from .settings import Settings, qvl_version
+
+# Below this an index of some ten thousand photos may not fit.
+LITTLE_SPACE = 1_000_000_000
+# A photo of a phone camera, 4:3, and how many times it is embedded for the timing.
+PHOTO_SIDES = (1600, 1200)
+TIMED_RUNS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder that qvl-local writes to. `free_bytes` is None where the system does not tell."""
+
+    path: str
+    exists: bool
+    writable: bool
+    free_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Versions of what does the work; `providers` are ONNX Runtime's execution providers."""
+
+    python: str
+    onnxruntime: str
+    providers: tuple[str, ...]
+    sqlite: str
+    sqlite_vec: str
+    apsw: str
+
+
+@dataclass(frozen=True, slots=True)
+class ModelAtHand:
+    """A model by its short name: in the package, in the Hugging Face cache, or still to be fetched."""
+
+    name: str
+    state: Literal["included", "downloaded", "not downloaded"]
+
+
+@dataclass(frozen=True, slots=True)
+class PhotoCost:
+    """What one photo costs with a model: visual tokens, the size it is scaled to, the time to embed it."""
+
+    model: str
+    tokens: int
+    width: int
+    height: int
+    milliseconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Checkup:
+    """Everything that `doctor` shows. `problems` are what keeps qvl-local from working, with the remedy."""
+
+    version: str
+    machine: Machine
+    engines: Engines
+    library: Place
+    cache: Place
+    models: tuple[ModelAtHand, ...]
+    photo: PhotoCost | None
+    problems: tuple[str, ...]
+
+
+def check(settings: Settings) -> Checkup:
+    """Look at everything; a model is loaded and timed only when that needs no download."""
+    from qvl_local.runtime.model.storage import cache_folder
+
+    engines = _engines()
+    library, cache = _place(settings.library), _place(cache_folder())
+    models = tuple(_models())
+    photo, trouble = None, None
+    try:
+        photo = _photo_cost(settings.model or "tiny", models)
+    except QvlError as error:
+        trouble = str(error)
+    return Checkup(
+        version=qvl_version(),
+        machine=read_machine(),
+        engines=engines,
+        library=library,
+        cache=cache,
+        models=models,
+        photo=photo,
+        problems=(
+            *_place_problems("library", library),
+            *_place_problems("cache", cache),
+            *filter(None, [trouble]),
+        ),
+    )
+
+
+def _engines() -> Engines:
+    import platform
+
+    import apsw
+    import onnxruntime
+    import sqlite_vec
+
+    return Engines(
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        onnxruntime=onnxruntime.__version__,
+        providers=tuple(onnxruntime.get_available_providers()),
+        sqlite=apsw.sqlite_lib_version(),
+        sqlite_vec=sqlite_vec.__version__,
+        apsw=apsw.apsw_version(),
+    )
+
+
+def _place(folder: Path) -> Place:
+    return Place(str(folder), folder.is_dir(), can_write(folder), free_bytes(folder))
+
+
+def _place_problems(name: str, place: Place) -> Iterator[str]:
+    if not place.writable:
+        yield f"{place.path}: the {name} folder cannot be written. Get access, or choose another one."
+    elif place.free_bytes is not None and place.free_bytes < LITTLE_SPACE:
+        yield f"{place.path}: less than 1 GB is free for the {name}. Make room, or choose another folder."
+
+
+def _models() -> Iterator[ModelAtHand]:
+    from huggingface_hub import try_to_load_from_cache
+    from qvl_local.runtime.model.resolve import NAMES, TINY
+
+    yield ModelAtHand(TINY, "included")
+    for name, repository in NAMES.items():
+        found = try_to_load_from_cache(repository, "config.json")
+        yield ModelAtHand(name, "downloaded" if isinstance(found, str) else "not downloaded")
+
+
+def _photo_cost(model: str, models: tuple[ModelAtHand, ...]) -> PhotoCost | None:
+    """Time the embedding of one synthetic photo, decoded already; None when the model would be downloaded."""
+    if any(known.name == model.lower() and known.state == "not downloaded" for known in models):
+        return None
+    from PIL import Image
+    from qvl_local.runtime import Embedder
+    from qvl_local.runtime.model.pixels import fit_image_size
+
+    embedder = Embedder.open(model)
+    width, height = PHOTO_SIDES
+    # Smooth and without meaning: what is in a picture does not change its cost.
+    photo = Image.linear_gradient("L").resize((width, height)).convert("RGB")
+    embedder.embed([{"image": photo}])  # loads the graphs
+    times = []
+    for _ in range(TIMED_RUNS):
+        start = time.perf_counter()
+        embedder.embed([{"image": photo}])
+        times.append(time.perf_counter() - start)
+    fitted_height, fitted_width = fit_image_size(height, width, embedder.budget)
+    return PhotoCost(
+        model=model,
+        tokens=fitted_height * fitted_width // embedder.budget.factor**2,
+        width=fitted_width,
+        height=fitted_height,
+        milliseconds=round(1000 * min(times), 3),
+    )

@@ -1,0 +1,27 @@
+"""The commands, one a file, in the order in which `--help` lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .demo import demo
+from .doctor import doctor
+from .export import export
+from .index import index
+from .remove import remove
+from .search import search
+from .similar import similar
+from .status import status
+from .verify import verify
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "demo": demo,
+    "index": index,
+    "search": search,
+    "similar": similar,
+    "status": status,
+    "remove": remove,
+    "export": export,
+    "verify": verify,
+    "doctor": doctor,
+}

@@ -1,0 +1,97 @@
+"""`qvl-local export`: checkpoints in, one bundle out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from qvl_local.runtime.errors import InputError
+
+from .. import jsonout, options, paths
+
+if TYPE_CHECKING:
+    from qvl_local.runtime.model.bundle import Role
+    from qvl_local.runtime.model.resolve import Checkpoint
+
+
+def export(
+    models: Annotated[
+        list[str],
+        typer.Argument(metavar="MODEL [MODEL]", help="tiny, 2b, 8b, a Hugging Face id, or a folder."),
+    ],
+    output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="The folder to make.")],
+    precision: Annotated[
+        str, typer.Option("--precision", metavar="fp32|fp16", envvar="QVL_PRECISION", help="Of the weights.")
+    ] = "fp32",
+    dims: Annotated[
+        int | None,
+        typer.Option(
+            "--dims",
+            metavar="N",
+            min=1,
+            help="Width of the embeddings. [default: the full width]",
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    _debug: options.Debug = False,
+) -> None:
+    """Turn checkpoints into a bundle that runs without torch.
+
+    One name stands for the pair of embedder and reranker; two name them one by one. The graphs are compared
+    with the checkpoints before the bundle appears.
+    """
+    if len(models) > 2:
+        raise InputError(f"MODEL: {len(models)} were given. Give one name for the pair, or two.")
+    if not output.strip():
+        raise InputError("-o: is empty. Name a folder for the bundle.")
+    folder = paths.absolute(output)
+
+    from qvl_local.export.pipeline import export_bundle
+    from qvl_local.export.recipe import PRECISIONS, Recipe
+    from qvl_local.runtime.model.bundle import open_bundle
+
+    from ..progress import progress_view
+
+    if precision not in PRECISIONS:
+        raise InputError(f"--precision {precision}: this version exports {' and '.join(PRECISIONS)}.")
+    start = time.monotonic()
+    with progress_view() as view:
+        sources = _sources(models, view.model)
+        export_bundle(sources, folder, recipe=Recipe.of(precision, dims=dims), progress=view.model)
+    bundle = open_bundle(folder)
+    seconds = time.monotonic() - start
+
+    if as_json:
+        jsonout.write(jsonout.exported(bundle, seconds))
+    else:
+        from ..tables import print_exported
+
+        print_exported(bundle, seconds)
+
+
+def _sources(models: Sequence[str], progress: Callable[[str, float], None]) -> dict[Role, Checkpoint]:
+    """The checkpoints by role: the pair that one name stands for, or two named one by one, in any order."""
+    from qvl_local.runtime.model.resolve import find_checkpoints
+
+    if len(models) == 1:
+        return find_checkpoints(models[0], progress=progress)
+    (first, one), (second, other) = (
+        _own(model, find_checkpoints(model, progress=progress)) for model in models
+    )
+    if first == second == "reranker":
+        raise InputError(f"MODEL: {models[0]} and {models[1]} are both rerankers. Give one embedder.")
+    if first == "reranker":
+        return {"embedder": other, "reranker": one}
+    return {"embedder": one, "reranker": other}
+
+
+def _own(model: str, found: dict[Role, Checkpoint]) -> tuple[Role, Checkpoint]:
+    """The checkpoint that a name means when it does not stand for the pair."""
+    folder = Path(model).expanduser()
+    for role, checkpoint in found.items():
+        if checkpoint.name == model or checkpoint.path == folder:
+            return role, checkpoint
+    return next(iter(found.items()))

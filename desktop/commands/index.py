@@ -1,0 +1,54 @@
+"""`qvl-local index`: bring a library up to date with folders of photos and videos."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from qvl_local.runtime.errors import InputError
+
+from .. import jsonout, options, paths
+from ..console import note
+from ..settings import Settings
+from ..text import count, home_relative
+
+
+def index(
+    names: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders or files to index.")],
+    library: options.Library = None,
+    model: options.Model = None,
+    as_json: options.Json = False,
+    _debug: options.Debug = False,
+) -> None:
+    """Index photos and videos, or bring the index up to date.
+
+    Only what is new or changed is read; what is gone is forgotten. Stop at any time with Ctrl-C: the next run
+    goes on from there. Files that cannot be used are listed with their reason, everything else is indexed,
+    and the exit status is then 1.
+    """
+    settings = Settings.read(library=library, model=model)
+    roots = [paths.absolute(name) for name in names]
+    for name, root in zip(names, roots):
+        if not root.exists():
+            raise InputError(f"PATH {name}: no such file or folder. Nothing was indexed.")
+
+    from qvl_local.runtime import Library
+
+    from ..progress import progress_view
+
+    with (
+        progress_view() as view,
+        Library.open(settings.library, model=settings.model, progress=view.model) as opened,
+    ):
+        note(f"Library: {home_relative(str(opened.path))}, model: {opened.model}")
+        report = opened.index(roots, progress=view.index)
+
+    if as_json:
+        jsonout.write(jsonout.index_report(report))
+    else:
+        from ..tables import print_index
+
+        print_index(report)
+    if report.failed:
+        note(f"{count(len(report.failed), 'file')} could not be used, all others are indexed: exit status 1.")
+        raise typer.Exit(1)

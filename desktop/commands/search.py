@@ -1,0 +1,57 @@
+"""`qvl-local search`: find photos and moments of videos by what is in them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .. import jsonout, options, paths, queries
+from ..settings import Settings
+
+
+def search(
+    query: Annotated[str | None, typer.Argument(metavar="QUERY", help="What to look for, in words.")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="FILE", help="Look for what resembles this picture.")
+    ] = None,
+    limit: options.Limit = 20,
+    kind: options.KindFilter = None,
+    after: options.After = None,
+    before: options.Before = None,
+    under: options.Under = None,
+    camera: options.Camera = None,
+    no_rerank: Annotated[
+        bool, typer.Option("--no-rerank", help="Skip the reranker: faster, less exact.")
+    ] = False,
+    files: options.Bare = False,
+    null: options.Null = False,
+    library: options.Library = None,
+    model: options.Model = None,
+    as_json: options.Json = False,
+    _debug: options.Debug = False,
+) -> None:
+    """Find photos and moments of videos by what is in them.
+
+    Give words, a picture with --image, or both. The best match comes first; a video is shown with the
+    moment that matched.
+    """
+    text = queries.check_query(query, image)
+    picture = None if image is None else queries.check_file(image, "--image")
+    queries.check_output(files=files or null, as_json=as_json)
+    filters = queries.build_filters(kind, after, before, under, camera)
+    settings = Settings.read(library=library, model=model)
+
+    from qvl_local.runtime import Library
+
+    with Library.open(settings.library, model=settings.model, create=False) as opened:
+        result = opened.search(text, image=picture, limit=limit, filters=filters, rerank=not no_rerank)
+
+    if as_json:
+        jsonout.write(jsonout.search_result(result))
+    elif files or null:
+        paths.print_bare((hit.path for hit in result.hits), null=null)
+    else:
+        from ..tables import print_search
+
+        print_search(result)

@@ -1,0 +1,150 @@
+"""What `--json` prints: one object a command, described by the schemas in docs/json.
+
+JSON text must be Unicode, and file names need not be. A path is always given as text, its undecodable bytes
+replaced by U+FFFD; when there were such bytes, a second field `path_base64` carries the exact name.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from .text import is_valid_unicode, valid_unicode
+
+if TYPE_CHECKING:
+    from qvl_local.runtime.library.library import LibraryStatus
+    from qvl_local.runtime.library.records import Counts, Failure, Hit, IndexReport, SearchResult
+    from qvl_local.runtime.model.bundle import Bundle
+    from qvl_local.runtime.model.verify import Finding
+
+    from .checkup import Checkup
+
+Json = dict[str, Any]
+
+
+def write(value: Mapping[str, Any]) -> None:
+    """Print one object on stdout as UTF-8, whatever the locale says."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8"))
+    sys.stdout.buffer.flush()
+
+
+def path_fields(path: str) -> Json:
+    """`path`, and `path_base64` where the text alone cannot name the file."""
+    fields: Json = {"path": valid_unicode(path)}
+    if not is_valid_unicode(path):
+        fields["path_base64"] = base64.b64encode(os.fsencode(path)).decode("ascii")
+    return fields
+
+
+def search_result(result: SearchResult) -> Json:
+    """The object of `search` and `similar`."""
+    return {
+        "query": None if result.query is None else valid_unicode(result.query),
+        "results": [_hit(hit) for hit in result.hits],
+        "timings_ms": {step: round(float(spent), 3) for step, spent in result.timings_ms.items()},
+    }
+
+
+def index_report(report: IndexReport) -> Json:
+    """The object of `index`."""
+    return {
+        "items": report.items,
+        "photos": report.photos,
+        "videos": report.videos,
+        "segments": report.segments,
+        "added": report.added,
+        "updated": report.updated,
+        "unchanged": report.unchanged,
+        "removed": report.removed,
+        "failed": failures(report.failed),
+        "seconds": round(report.seconds, 3),
+    }
+
+
+def failures(failed: Iterable[Failure]) -> list[Json]:
+    """Files that could not be used, each with its reason."""
+    return [{**path_fields(failure.path), "error": valid_unicode(failure.error)} for failure in failed]
+
+
+def counts(held: Counts) -> Json:
+    """What a library holds, as part of `status` and `remove`."""
+    return {"items": held.items, "photos": held.photos, "videos": held.videos, "segments": held.segments}
+
+
+def library_status(folder: str, found: LibraryStatus) -> Json:
+    """The object of `status`."""
+    changed = datetime.fromtimestamp(found.changed_at, UTC)
+    return {
+        **path_fields(folder),
+        "model": None if found.model is None else valid_unicode(found.model),
+        "dims": found.dims,
+        **counts(found.counts),
+        "folders": [path_fields(folder) for folder in found.folders],
+        "failed": failures(found.failures),
+        "bytes": found.size,
+        "changed_at": changed.isoformat(timespec="seconds"),
+    }
+
+
+def exported(bundle: Bundle, seconds: float) -> Json:
+    """The object of `export`."""
+    manifest = bundle.manifest
+    return {
+        **path_fields(str(bundle.path)),
+        "models": {role: part.source.name for role, part in manifest.parts.items()},
+        "precision": {role: part.decoder_precision for role, part in manifest.parts.items()},
+        "dims": {role: part.dims for role, part in manifest.parts.items() if role == "embedder"},
+        "parity": [asdict(figure) for figure in manifest.parity],
+        "bytes": sum(record.size for record in manifest.files.values()),
+        "seconds": round(seconds, 3),
+    }
+
+
+def verification(bundle: str, findings: Sequence[Finding]) -> Json:
+    """The object of `verify`."""
+    return {
+        "ok": all(finding.ok for finding in findings),
+        **path_fields(bundle),
+        "findings": [asdict(finding) for finding in findings],
+    }
+
+
+def checkup(found: Checkup) -> Json:
+    """The object of `doctor`."""
+    facts = asdict(found)
+    for place in ("library", "cache"):
+        facts[place] = {**facts[place], **path_fields(facts[place]["path"])}
+    return {"ok": not found.problems, **facts}
+
+
+def _hit(hit: Hit) -> Json:
+    return {
+        "rank": hit.rank,
+        **path_fields(hit.path),
+        "kind": hit.kind,
+        "score": _score(hit.score),
+        "embedding_score": _score(hit.embedding_score),
+        "reranker_score": None if hit.reranker_score is None else _score(hit.reranker_score),
+        "start_s": _seconds(hit.start_s),
+        "end_s": _seconds(hit.end_s),
+        "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(timespec="seconds"),
+        "width": hit.width,
+        "height": hit.height,
+    }
+
+
+def _score(value: float) -> float:
+    # Seven digits hold everything that a float32 knows, and no noise beyond.
+    return round(float(value), 7)
+
+
+def _seconds(value: float | None) -> float | None:
+    return None if value is None else round(float(value), 3)

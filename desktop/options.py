@@ -1,0 +1,62 @@
+"""Options that several commands share: one spelling, one help text, one environment variable each."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+Library = Annotated[
+    str | None,
+    typer.Option(
+        "--library",
+        metavar="DIR",
+        envvar="QVL_LIBRARY",
+        help="Folder of the library. [default: the user data folder]",
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODEL",
+        envvar="QVL_MODEL",
+        help="tiny, 2b, 8b, a Hugging Face id, a checkpoint or a bundle. [default: the library's own]",
+    ),
+]
+Json = Annotated[
+    bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", envvar="QVL_DEBUG", help="Show the traceback when something fails.")
+]
+
+
+class Kind(StrEnum):
+    """What `--kind` may ask for."""
+
+    PHOTO = "photo"
+    VIDEO = "video"
+
+
+Limit = Annotated[
+    int, typer.Option("-k", "--limit", metavar="N", envvar="QVL_LIMIT", min=1, help="Show at most N results.")
+]
+KindFilter = Annotated[Kind | None, typer.Option("--kind", help="Only photos, or only videos.")]
+After = Annotated[
+    str | None,
+    typer.Option("--after", metavar="DATE", help="Taken at DATE (2024, 2024-05, 2024-05-03) or later."),
+]
+Before = Annotated[
+    str | None,
+    typer.Option("--before", metavar="DATE", help="Taken before DATE, which is not included."),
+]
+Under = Annotated[str | None, typer.Option("--under", metavar="PATH", help="Only in this folder or below.")]
+Camera = Annotated[
+    str | None, typer.Option("--camera", metavar="NAME", help="Only this camera; part of its name is enough.")
+]
+Bare = Annotated[bool, typer.Option("-f", "--files", help="Print paths only, one a line, for pipes.")]
+Null = Annotated[
+    bool, typer.Option("-0", "--null", help="As -f, each path ended by a NUL byte (for xargs -0).")
+]

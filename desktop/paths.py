@@ -1,0 +1,31 @@
+"""Paths on the command line: what the user names, made absolute, and bare lists for other programs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from .text import printable
+
+
+def absolute(name: str) -> Path:
+    """An absolute path without `.`, `..`, `~`. Symbolic links stay: people know files by them."""
+    return Path(os.path.abspath(os.path.expanduser(name)))  # noqa: PTH100, PTH111 - see the docstring
+
+
+def print_bare(found: Iterable[str], *, null: bool) -> None:
+    """Paths alone on stdout, byte for byte as the file system has them, each ended by a newline or a NUL.
+
+    On a terminal, where a name could carry commands to it, control characters are escaped instead.
+    """
+    if sys.stdout.isatty() and not null:
+        for path in found:
+            print(printable(path))
+        return
+    end = b"\0" if null else b"\n"
+    sys.stdout.flush()
+    for path in found:
+        sys.stdout.buffer.write(os.fsencode(path) + end)
+    sys.stdout.buffer.flush()

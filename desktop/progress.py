@@ -1,0 +1,129 @@
+"""How far a long run is, on stderr: a bar on a terminal, one line every few seconds elsewhere.
+
+    with progress_view() as view:
+        library.index(paths, progress=view.index)
+
+A view takes what the library, the exporter and the sample world report, and knows nothing else about them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Self
+
+from .console import note, stderr_console
+from .text import duration
+
+if TYPE_CHECKING:
+    from qvl_local.runtime.library.indexer import IndexProgress
+    from rich.progress import TaskID
+
+_STAGES = {"scan": "Looking for files", "embed": "Indexing", "remove": "Forgetting what is gone"}
+# Slow enough for a log file, fast enough to show life.
+LINE_EVERY_S = 5.0
+
+
+def progress_view() -> View:
+    """The view that suits where stderr goes."""
+    return BarView() if sys.stderr.isatty() else LineView()
+
+
+class View:
+    """Shows nothing; what the others have in common. Use as a context manager."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the progress off the screen."""
+
+    def show(
+        self, label: str, done: float, total: float | None, *, speed: str = "", left_s: float | None = None
+    ) -> None:
+        """`done` of `total` (None while that is not known), with a speed in words and the seconds left."""
+
+    def index(self, progress: IndexProgress) -> None:
+        """Progress of `Library.index`."""
+        per_s = progress.per_s
+        speed = [] if per_s is None else [f"{per_s:.1f} files/s" if per_s < 100 else f"{per_s:,.0f} files/s"]
+        if progress.failed:
+            speed.append(f"{progress.failed:,} failed")
+        self.show(
+            _STAGES[progress.stage],
+            progress.done,
+            progress.total,
+            speed=", ".join(speed),
+            left_s=progress.eta_s,
+        )
+
+    def files(self, done: int, total: int) -> None:
+        """Progress of the making of the sample library; called from any thread."""
+        self.show("Making sample pictures", done, total)
+
+    def check(self, subject: str) -> None:
+        """What is being verified now."""
+        self.show(f"Checking {subject}", 0, None)
+
+    def model(self, step: str, fraction: float) -> None:
+        """Progress of getting a model ready: a step's name and its part done, in [0, 1]."""
+        self.show(f"Model: {step}", round(100 * fraction), 100)
+
+
+class BarView(View):
+    """One bar that changes its label as the work goes on."""
+
+    def __init__(self) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[aside]}", markup=False),
+            console=stderr_console(),
+            transient=True,
+        )
+        self._task: TaskID | None = None
+        self._label = ""
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
+        self._progress.stop()
+
+    def show(
+        self, label: str, done: float, total: float | None, *, speed: str = "", left_s: float | None = None
+    ) -> None:
+        """See `View.show`."""
+        left = "" if left_s is None else f"{duration(left_s)} left"
+        aside = ", ".join(filter(None, [speed, left]))
+        if self._task is None:
+            self._progress.start()
+            self._task = self._progress.add_task(label, total=total, aside=aside)
+        elif label != self._label:
+            self._progress.reset(self._task, total=total, description=label, aside=aside)
+        self._label = label
+        self._progress.update(self._task, completed=done, total=total, aside=aside)
+
+
+class LineView(View):
+    """A line now and then, for logs and pipes."""
+
+    def __init__(self, every_s: float = LINE_EVERY_S) -> None:
+        self._every_s = every_s
+        self._next = time.monotonic() + every_s
+
+    def show(
+        self, label: str, done: float, total: float | None, *, speed: str = "", left_s: float | None = None
+    ) -> None:
+        """See `View.show`."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + self._every_s
+        amount = f"{done:,.0f}" if total is None else f"{done:,.0f} of {total:,.0f}"
+        left = "" if left_s is None else f"{duration(left_s)} left"
+        note(f"{label}: {', '.join(filter(None, [amount, speed, left]))}")

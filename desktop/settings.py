@@ -1,0 +1,67 @@
+"""Where things are and which model to use: read once from options and `QVL_*` variables, then passed in.
+
+Typer reads the variables (each option names its own); this module turns what came of it into checked values.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from qvl_local.runtime.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The folder of the library, and the model by name (None: the one the library was made with)."""
+
+    library: Path
+    model: str | None
+
+    @classmethod
+    def read(cls, *, library: str | None = None, model: str | None = None) -> Settings:
+        """Check the values and fill in the defaults.
+
+        Raises:
+            InputError: a value is empty, or names a file where a folder is needed.
+        """
+        if model is not None and not model.strip():
+            raise InputError("--model: is empty. Name one: tiny, 2b, 8b, a Hugging Face id, or a folder.")
+        return cls(
+            library=default_library() if library is None else _folder(library, "--library"),
+            model=model,
+        )
+
+
+def default_library() -> Path:
+    """The library in the user's data folder."""
+    from platformdirs import user_data_path
+
+    return user_data_path("qvl-local", appauthor=False) / "library"
+
+
+def default_demo_library() -> Path:
+    """The demo keeps its library and its sample pictures apart from the user's own."""
+    from platformdirs import user_data_path
+
+    return user_data_path("qvl-local", appauthor=False) / "demo"
+
+
+def qvl_version() -> str:
+    """The version of the installed package."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("qvl-local")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def _folder(text: str, option: str) -> Path:
+    if not text.strip():
+        raise InputError(f"{option}: is empty. Name a folder.")
+    path = Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - resolve() would follow links
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{option} {text}: is a file, and a folder is needed.")
+    return path

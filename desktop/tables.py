@@ -1,0 +1,255 @@
+"""What people see: the tables of results, summaries and checks. Programs read `jsonout` instead.
+
+Each function prints one answer on stdout. None of them decides anything: what they show is in the record
+they are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from .console import path_text, stdout_console
+from .text import clock, count, duration, home_relative, printable, size
+
+if TYPE_CHECKING:
+    from qvl_local.runtime.library.library import LibraryStatus
+    from qvl_local.runtime.library.records import Failure, Hit, IndexReport, SearchResult
+    from qvl_local.runtime.model.bundle import Bundle
+    from qvl_local.runtime.model.verify import Finding
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    from .checkup import Checkup, Place
+
+# A reranker that gives its best hit less than an even chance says that nothing fits.
+GOOD_MATCH = 0.5
+BAR_CELLS = 8
+SHOWN_FAILURES = 20
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def print_search(result: SearchResult, *, console: Console | None = None) -> None:
+    """Ranked hits with score, moment and date, then one line of timings."""
+    console = console or stdout_console()
+    if not result.hits:
+        console.print("Nothing in the library passes these filters.")
+        return
+    if not has_good_match(result):
+        console.print("No good match; the closest are:", style="yellow")
+    console.print(_hits_table(result.hits))
+    if result.timings_ms:
+        console.print(timings_line(result.timings_ms), style="dim")
+
+
+def has_good_match(result: SearchResult) -> bool:
+    """Whether the reranker believes in any hit; True when it was not asked."""
+    verdicts = [hit.reranker_score for hit in result.hits if hit.reranker_score is not None]
+    return not verdicts or max(verdicts) >= GOOD_MATCH
+
+
+def timings_line(timings_ms: Mapping[str, float]) -> str:
+    """`embed 12 ms, search 3 ms, rerank 240 ms`."""
+    return ", ".join(f"{step.replace('_', ' ')} {spent:,.0f} ms" for step, spent in timings_ms.items())
+
+
+def print_index(report: IndexReport, *, console: Console | None = None) -> None:
+    """What a run changed, what the library holds now, and the files that failed."""
+    console = console or stdout_console()
+    changes = [
+        f"{number:,} {word}"
+        for number, word in (
+            (report.added, "added"),
+            (report.updated, "updated"),
+            (report.unchanged, "unchanged"),
+            (report.removed, "removed"),
+        )
+        if number
+    ]
+    console.print(f"{', '.join(changes) or 'Nothing to do'} in {duration(report.seconds)}.")
+    console.print(
+        f"The library holds {count(report.items, 'item')}: {count(report.photos, 'photo')} and "
+        f"{count(report.videos, 'video')} in {count(report.segments, 'segment')}."
+    )
+    print_failures(report.failed, console)
+
+
+def print_failures(failed: Sequence[Failure], console: Console) -> None:
+    """The first files that could not be used, with their reasons."""
+    if not failed:
+        return
+    console.print(f"\n{count(len(failed), 'file')} could not be used:", style="yellow")
+    for failure in failed[:SHOWN_FAILURES]:
+        line = path_text(failure.path)
+        line.append(f"  {printable(failure.error)}", "red")
+        console.print(line)
+    if len(failed) > SHOWN_FAILURES:
+        console.print(f"... and {len(failed) - SHOWN_FAILURES:,} more; --json lists them all.")
+
+
+def print_status(folder: str, found: LibraryStatus, *, console: Console | None = None) -> None:
+    """Where a library is, what it holds, and what could not be used."""
+    console = console or stdout_console()
+    held = found.counts
+    facts = [
+        ("library", f"{home_relative(folder)}, {size(found.size)}"),
+        ("model", "none yet" if found.model is None else f"{found.model}, {found.dims} dimensions"),
+        (
+            "holds",
+            ", ".join(
+                count(number, noun)
+                for number, noun in (
+                    (held.photos, "photo"),
+                    (held.videos, "video"),
+                    (held.segments, "segment"),
+                )
+            ),
+        ),
+        ("last change", f"{datetime.fromtimestamp(found.changed_at):%Y-%m-%d %H:%M}"),
+        *(("folder", home_relative(path)) for path in found.folders),
+    ]
+    print_facts(facts, console=console)
+    print_failures(found.failures, console)
+
+
+def print_exported(bundle: Bundle, seconds: float, *, console: Console | None = None) -> None:
+    """Where a bundle is, how large, and how exactly it reproduces its checkpoints."""
+    console = console or stdout_console()
+    manifest = bundle.manifest
+    total = sum(record.size for record in manifest.files.values())
+    facts = [
+        ("bundle", f"{home_relative(str(bundle.path))}, {size(total)}, made in {duration(seconds)}"),
+        *((role, f"{part.source.name}, {part.decoder_precision}") for role, part in manifest.parts.items()),
+        *(
+            (
+                f"{figure.role} parity",
+                f"largest difference {figure.max_abs_diff:.2g} (allowed {figure.max_abs_diff_allowed:.2g}), "
+                f"smallest cosine {figure.min_cosine:.7f}",
+            )
+            for figure in manifest.parity
+        ),
+    ]
+    print_facts(facts, console=console)
+
+
+def print_verification(findings: Sequence[Finding], *, console: Console | None = None) -> None:
+    """One line a finding, then the verdict."""
+    from rich.text import Text
+
+    console = console or stdout_console()
+    for finding in findings:
+        mark, style = ("ok   ", "green") if finding.ok else ("wrong", "red")
+        console.print(Text.assemble((mark, style), f"  {finding.subject:7} {printable(finding.text)}"))
+    wrong = sum(not finding.ok for finding in findings)
+    verdict = f"{count(wrong, 'check')} failed: do not use this bundle." if wrong else "The bundle is sound."
+    console.print(verdict, style="red" if wrong else "green")
+
+
+def print_checkup(found: Checkup, *, console: Console | None = None) -> None:
+    """The machine, the versions, the folders, the models, and what is wrong."""
+    console = console or stdout_console()
+    machine, engines = found.machine, found.engines
+    memory = "unknown" if machine.memory_bytes is None else size(machine.memory_bytes)
+    features = (
+        "unknown" if machine.cpu_features is None else ", ".join(machine.cpu_features) or "none that matter"
+    )
+    facts = [
+        ("qvl-local", found.version),
+        ("system", f"{machine.system}, {machine.architecture}"),
+        ("processor", f"{machine.cpu or 'unknown'}, {count(machine.cores, 'core')} for this process"),
+        ("instructions", features),
+        ("memory", memory),
+        ("Python", engines.python),
+        ("ONNX Runtime", f"{engines.onnxruntime}, {', '.join(engines.providers)}"),
+        ("SQLite", f"{engines.sqlite}, sqlite-vec {engines.sqlite_vec}, apsw {engines.apsw}"),
+        ("library", _place(found.library)),
+        ("model cache", _place(found.cache)),
+        *((f"model {model.name}", model.state) for model in found.models),
+        ("one photo", _photo_cost(found)),
+    ]
+    print_facts(facts, console=console)
+    for problem in found.problems:
+        console.print(f"Problem: {printable(problem)}", style="red")
+    if not found.problems:
+        console.print("Everything is in place.", style="green")
+
+
+def _place(place: Place) -> str:
+    state = "" if place.exists else ", not made yet"
+    free = "" if place.free_bytes is None else f", {size(place.free_bytes)} free"
+    return f"{home_relative(place.path)}{state}{free}"
+
+
+def _photo_cost(found: Checkup) -> str:
+    photo = found.photo
+    if photo is None:
+        return "not measured: the model is not at hand"
+    return (
+        f"{photo.milliseconds:,.0f} ms with {photo.model}, at {photo.width}×{photo.height} "
+        f"pixels ({photo.tokens} visual tokens)"
+    )
+
+
+def print_facts(facts: Sequence[tuple[str, str]], *, console: Console) -> None:
+    """Names and values in two columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts:
+        table.add_row(name, Text(printable(value)))
+    console.print(table)
+
+
+def bar(fraction: float, cells: int = BAR_CELLS) -> str:
+    """A bar of `cells` characters, filled in steps of an eighth of a cell."""
+    eighths = round(min(max(fraction, 0.0), 1.0) * cells * 8)
+    full, rest = divmod(eighths, 8)
+    return ("█" * full + (_EIGHTHS[rest] if rest else "")).ljust(cells)
+
+
+def moment(hit: Hit) -> str:
+    """The stretch of a video that matched: `0:12–0:20`."""
+    if hit.start_s is None or hit.end_s is None:
+        return ""
+    return f"{clock(hit.start_s)}–{clock(hit.end_s)}"
+
+
+def _hits_table(hits: Sequence[Hit]) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table.add_column("#", justify="right", style="dim", no_wrap=True)
+    table.add_column("score", no_wrap=True)
+    if any(hit.kind == "video" for hit in hits):
+        table.add_column("moment", no_wrap=True)
+    if any(hit.taken_at is not None for hit in hits):
+        table.add_column("taken", no_wrap=True)
+    table.add_column("file", overflow="fold")
+    names = [column.header for column in table.columns]
+    for hit in hits:
+        cells = {
+            "#": str(hit.rank),
+            "score": _score(hit),
+            "moment": moment(hit),
+            "taken": "" if hit.taken_at is None else f"{hit.taken_at:%Y-%m-%d %H:%M}",
+            "file": path_text(hit.path),
+        }
+        table.add_row(*(cells[str(name)] for name in names))
+    return table
+
+
+def _score(hit: Hit) -> Text:
+    """The score that the order follows, as a bar and a number; green where the reranker says yes."""
+    from rich.text import Text
+
+    believed = hit.reranker_score is not None and hit.reranker_score >= GOOD_MATCH
+    text = Text()
+    text.append(bar(hit.score), "green" if believed else "yellow")
+    text.append(f" {hit.score:.2f}")
+    return text

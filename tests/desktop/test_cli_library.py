@@ -1,0 +1,212 @@
+"""The commands on a real library: what they print, for people and for programs, and their exit status."""
+
+import base64
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+QUERY = "two dogs on a beach at night"
+
+
+def test_first_index_accounts_for_every_file(sample: Any) -> None:
+    printed = sample.first_index
+    assert sample.first_status == 1  # one file is broken
+    assert [failure["path"] for failure in printed["failed"]] == [str(sample.broken)]
+    assert printed["failed"][0]["error"]
+    assert printed["photos"] == 24 + 2  # the copy has a name of its own
+    assert printed["videos"] == 4
+    assert printed["items"] == printed["added"] == 30
+    assert printed["segments"] >= printed["items"]
+    assert (printed["updated"], printed["unchanged"], printed["removed"]) == (0, 0, 0)
+
+
+def test_second_index_has_nothing_to_do(sample: Any, cli_json: Any) -> None:
+    printed = cli_json("index", str(sample.pictures), status=1)
+    assert (printed["added"], printed["updated"], printed["unchanged"]) == (0, 0, 30)
+    assert len(printed["failed"]) == 1
+
+
+def test_index_for_people(sample: Any, cli: Any) -> None:
+    outcome = cli("index", str(sample.pictures))
+    assert outcome.status == 1
+    assert "30 unchanged" in outcome.out
+    assert "The library holds 30 items: 26 photos and 4 videos" in outcome.out
+    assert "1 file could not be used" in outcome.out
+    assert str(sample.broken) in outcome.out.replace("~", str(Path.home()))
+    assert "Library:" in outcome.err
+    assert "tiny" in outcome.err
+
+
+def test_search_json(cli_json: Any) -> None:
+    printed = cli_json("search", QUERY, "-k", "7")
+    assert printed["query"] == QUERY
+    assert [hit["rank"] for hit in printed["results"]] == [1, 2, 3, 4, 5, 6, 7]
+    scores = [hit["score"] for hit in printed["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert all(hit["reranker_score"] is not None for hit in printed["results"])
+    assert printed["timings_ms"]
+
+
+def test_search_without_reranker(cli_json: Any) -> None:
+    printed = cli_json("search", QUERY, "--no-rerank")
+    assert all(hit["reranker_score"] is None for hit in printed["results"])
+    cosines = [hit["embedding_score"] for hit in printed["results"]]
+    assert cosines == sorted(cosines, reverse=True)
+
+
+def test_search_by_picture_finds_the_picture(sample: Any, cli_json: Any) -> None:
+    picture = next(sample.pictures.rglob("*.jpg"))
+    printed = cli_json("search", "--image", str(picture), "--no-rerank", "-k", "3")
+    assert printed["query"] is None
+    assert printed["results"][0]["embedding_score"] > 0.99
+
+
+def test_filters(sample: Any, cli_json: Any) -> None:
+    everything = cli_json("search", QUERY, "-k", "100", "--no-rerank")["results"]
+    assert len(everything) == 30
+    videos = cli_json("search", QUERY, "--kind", "video")["results"]
+    assert len(videos) == 4
+    assert all(hit["end_s"] > hit["start_s"] >= 0 for hit in videos)
+    photos = cli_json("search", QUERY, "--kind", "photo", "-k", "100")["results"]
+    assert len(photos) == 26
+    assert all(hit["start_s"] is None and hit["end_s"] is None for hit in photos)
+
+    day = sorted(hit["taken_at"] for hit in everything if hit["taken_at"])[10][:10]
+    later = cli_json("search", QUERY, "-k", "100", "--after", day)["results"]
+    earlier = cli_json("search", QUERY, "-k", "100", "--before", day)["results"]
+    assert {hit["taken_at"][:10] >= day for hit in later} == {True}
+    assert {hit["taken_at"][:10] < day for hit in earlier} == {True}
+    assert len(later) + len(earlier) == len([hit for hit in everything if hit["taken_at"]])
+
+    odd = cli_json("search", QUERY, "--under", str(sample.pictures / "odd"))["results"]
+    assert len(odd) == 2
+    assert cli_json("search", QUERY, "--camera", "no such camera")["results"] == []
+
+
+def test_search_for_people(cli: Any) -> None:
+    outcome = cli("search", QUERY, "-k", "30")
+    assert outcome.status == 0
+    lines = outcome.out.splitlines()
+    assert {"#", "score", "moment", "taken", "file"} <= set(lines[0].split()) | set(lines[1].split())
+    assert " ms" in lines[-1]
+    assert "\x1b" not in outcome.out  # no colours, no links, no names that speak to the terminal
+    assert "two\\nlines \\x1b[31mred\\x1b[0m.jpg" in outcome.out
+
+
+def test_search_says_when_nothing_passes(cli: Any) -> None:
+    outcome = cli("search", QUERY, "--camera", "no such camera")
+    assert outcome.status == 0
+    assert "Nothing in the library passes these filters" in outcome.out
+
+
+def test_bare_paths_are_byte_for_byte(sample: Any, cli: Any) -> None:
+    outcome = cli("search", QUERY, "-0", "--under", str(sample.pictures / "odd"))
+    paths = outcome.out.encode("utf-8", "surrogateescape").split(b"\0")
+    assert paths.pop() == b""
+    assert sorted(paths) == sorted(
+        os.fsencode(entry.path)
+        for entry in os.scandir(sample.pictures / "odd")
+        if entry.name != sample.broken.name
+    )
+    lines = cli("search", QUERY, "-f", "--kind", "video").out.splitlines()
+    assert len(lines) == 4
+    assert all(Path(line).is_file() for line in lines)
+
+
+def test_json_carries_names_that_are_not_unicode(sample: Any, cli_json: Any) -> None:
+    hits = cli_json("search", QUERY, "--under", str(sample.pictures / "odd"))["results"]
+    raw = [base64.b64decode(hit["path_base64"]) for hit in hits if "path_base64" in hit]
+    if sys.platform == "linux":
+        assert raw == [os.fsencode(sample.pictures / "odd") + b"/caf\xe9.jpg"]
+    else:
+        assert raw == []
+
+
+def test_similar(sample: Any, cli: Any, cli_json: Any) -> None:
+    known = cli_json("search", QUERY, "--kind", "photo", "--no-rerank")["results"][0]["path"]
+    printed = cli_json("similar", known, "-k", "5")
+    assert printed["query"] is None
+    assert len(printed["results"]) == 5
+    assert known not in [hit["path"] for hit in printed["results"]]
+    assert all(hit["reranker_score"] is None for hit in printed["results"])
+
+    stranger = next((sample.pictures.parent / "strangers").rglob("*.jpg"))
+    assert len(cli_json("similar", str(stranger), "-k", "5")["results"]) == 5
+    assert len(cli("similar", known, "-f", "-k", "3").out.splitlines()) == 3
+
+
+def test_status(sample: Any, cli: Any, cli_json: Any) -> None:
+    printed = cli_json("status")
+    assert printed["library"] == str(sample.library)
+    assert (printed["items"], printed["photos"], printed["videos"]) == (30, 26, 4)
+    assert [folder["path"] for folder in printed["folders"]] == [str(sample.pictures)]
+    assert [failure["path"] for failure in printed["failed"]] == [str(sample.broken)]
+    assert "tiny" in printed["model"]
+    assert printed["bytes"] > 10_000
+    shown = cli("status")
+    assert shown.status == 0
+    assert "26 photos" in shown.out
+
+
+def test_remove_forgets_but_touches_nothing(
+    sample: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(sample.library, tmp_path / "library")
+    monkeypatch.setenv("QVL_LIBRARY", str(tmp_path / "library"))
+    gone = cli_json("search", QUERY, "--kind", "photo")["results"][0]["path"]
+    printed = cli_json("remove", gone)
+    assert (printed["removed"], printed["items"]) == (1, 29)
+    assert Path(gone).is_file()
+    assert gone not in [hit["path"] for hit in cli_json("search", QUERY, "-k", "100")["results"]]
+    assert cli_json("remove", str(sample.pictures))["items"] == 0
+
+
+def test_a_library_that_is_not_there(cli_json: Any, tmp_path: Path) -> None:
+    for command in (["search", QUERY], ["status"], ["remove", "x"]):
+        error = cli_json(*command, "--library", str(tmp_path / "none"), status=1)["error"]
+        assert error["type"] == "LibraryStorageError"
+        assert "qvl-local index" in error["message"]
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_unknown_model_is_named(sample: Any, cli_json: Any, tmp_path: Path) -> None:
+    library = str(tmp_path / "new")
+    error = cli_json("index", str(sample.pictures), "--library", library, "--model", "huge", status=1)[
+        "error"
+    ]
+    assert error["type"] == "ModelNotFoundError"
+    assert "huge" in error["message"]
+
+
+def test_debug_shows_the_traceback(cli: Any, tmp_path: Path) -> None:
+    outcome = cli("status", "--library", str(tmp_path / "none"))
+    assert "Traceback" not in outcome.err
+    outcome = cli("status", "--library", str(tmp_path / "none"), "--debug")
+    assert outcome.status == 1
+    assert "Traceback" in outcome.err
+
+
+def test_a_process_of_its_own(sample: Any) -> None:
+    """The installed command: JSON alone on stdout, a reader that goes away, nothing left behind."""
+    command = [sys.executable, "-c", "from qvl_local.desktop.cli import main; main()"]
+    environment = {**os.environ, "QVL_LIBRARY": str(sample.library), "LC_ALL": "C"}
+    done = subprocess.run(
+        [*command, "search", QUERY, "--json"], capture_output=True, env=environment, check=True
+    )
+    assert json.loads(done.stdout)["results"]
+    assert done.stderr == b""
+
+    with subprocess.Popen(
+        [*command, "search", QUERY, "-f"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        errors = process.stderr.read()
+    assert errors == b""

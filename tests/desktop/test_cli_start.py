@@ -1,0 +1,126 @@
+"""What `qvl-local` does before a command begins: help, versions, wrong usage, and how little it loads."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from qvl_local.desktop.cli import app, run
+from qvl_local.desktop.commands import COMMANDS
+from typer.main import get_command
+
+DOCS = Path(__file__).parents[2] / "docs"
+HEAVY = (
+    "numpy",
+    "onnxruntime",
+    "onnx_ir",
+    "av",
+    "PIL",
+    "torch",
+    "transformers",
+    "rich",
+    "apsw",
+    "tokenizers",
+)
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["--version"], ["search", ""]])
+def test_help_and_refusals_load_nothing_heavy(arguments: list[str]) -> None:
+    script = (
+        "import sys\n"
+        "from qvl_local.desktop.cli import run\n"
+        f"run({arguments!r})\n"
+        "print(*sorted(sys.modules), file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert "qvl_local.desktop.commands.search" in loaded
+    assert not [module for module in HEAVY if module in loaded]
+
+
+def test_every_command_and_option_has_help_and_every_command_a_page_section() -> None:
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    group = get_command(app)
+    assert set(group.commands) == set(COMMANDS)  # type: ignore[attr-defined]
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert command.help, f"{name} has no help text"
+        assert f"\n## {name}\n" in page, f"docs/cli.md has no section on {name}"
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        common = page.split("\n## Options of every command\n")[1].split("\n## ")[0]
+        for parameter in command.params:
+            if parameter.name == "help":
+                continue
+            assert parameter.help, f"{name}: {parameter.name} has no help text"
+            if parameter.param_type_name == "option":
+                described = section + common
+                assert parameter.opts[-1] in described, (
+                    f"docs/cli.md, {name}: {parameter.opts[-1]} is missing"
+                )
+        assert {"as_json", "debug"} <= {parameter.name for parameter in command.params}
+
+
+def test_every_command_has_a_schema() -> None:
+    page = (DOCS / "json.md").read_text(encoding="utf-8")
+    for name in [*COMMANDS, "error"]:
+        schema = json.loads((DOCS / "json" / f"{name}.schema.json").read_text(encoding="utf-8"))
+        assert schema["additionalProperties"] is False
+        for field in schema["properties"]:
+            assert f"`{field}`" in page, f"docs/json.md does not explain {name}'s {field}"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("qvl-local 0.")
+
+
+def test_no_command_shows_the_help_and_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Commands:" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["frobnicate"], "frobnicate"),
+        (["search", "dogs", "--jason"], "--jason"),
+        (["search", "dogs", "-k", "0"], "-k"),
+        (["search", "dogs", "-k", "many"], "-k"),
+        (["search", "dogs", "--kind", "sound"], "--kind"),
+        (["index"], "PATH"),
+        (["search"], "QUERY"),
+        (["search", "   "], "QUERY"),
+        (["search", "caf\udce9"], "QUERY"),
+        (["search", "dogs", "--after", "soon"], "--after"),
+        (["search", "dogs", "--after", "2025", "--before", "2024"], "--before"),
+        (["search", "dogs", "--camera", ""], "--camera"),
+        (["search", "dogs", "--under", ""], "--under"),
+        (["search", "--image", "/nowhere/a.jpg"], "/nowhere/a.jpg"),
+        (["search", "dogs", "-f", "--json"], "-f"),
+        (["search", "dogs", "--model", " "], "--model"),
+        (["similar", "/nowhere/a.jpg"], "/nowhere/a.jpg"),
+        (["index", "/nowhere"], "/nowhere"),
+        (["index", "."], "--library"),
+        (["verify", "/nowhere"], "/nowhere"),
+        (["export", "tiny"], "-o"),
+        (["export", "tiny", "--precision", "int3", "-o", "x"], "int3"),
+    ],
+)
+def test_wrong_usage_names_the_culprit(
+    arguments: list[str], names: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if names == "--library":
+        monkeypatch.setenv("QVL_LIBRARY", __file__)
+    assert run(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == "" or "--json" in arguments
+    assert names in printed.err
+    assert "Traceback" not in printed.err
+
+    if "-f" not in arguments:
+        assert run([*arguments, "--json"]) == 2
+        error = json.loads(capsys.readouterr().out)["error"]
+        assert error["type"] in ("InputError", "UsageError")
+        assert names in error["message"]
