@@ -103,11 +103,11 @@ class Embedder:
             raise InputError(f"dims must be a whole number from 1 to {self.max_dims}, not {width!r}.")
         requests = parse_requests(inputs, name="input")
         processor = self._loaded.processor
-        prompts = [
+        prompts = (
             processor.embedding_prompt(processor.prepare(request), instruction=request.instruction)
             for request in requests
-        ]
-        return normalized(self._loaded.encoder.pool(prompts)[:, :width])
+        )
+        return normalized(self._loaded.pool(prompts)[:, :width])
 
     def unload(self) -> None:
         """Free the graphs' memory; the next `embed` loads them again."""

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import CheckpointError
 from .bundle import Bundle, Role
@@ -12,9 +16,13 @@ from .config import ModelConfig, load_config
 from .encoder import Encoder, open_table
 from .ort_session import OrtSession, SessionOptions
 from .pixels import PixelBudget, load_budget
-from .processor import Processor
+from .processor import Processor, Prompt
 from .session import Session
 from .storage import cache_folder
+
+# Features of one wave: 16,384 tokens take 0.5 GB at a width of 2048 with three deepstack layers.
+VISUAL_TOKENS_A_WAVE = 16_384
+PROMPTS_A_WAVE = 256
 
 
 class LazySession:
@@ -58,6 +66,24 @@ class LoadedPart:
         self.encoder = Encoder(
             self.config, self.budget, open_table(bundle, role), vision=self._vision, decoder=self._decoder
         )
+
+    def pool(self, prompts: Iterable[Prompt]) -> NDArray[np.float32]:
+        """Pooled states of any number of prompts, float32 [n, H].
+
+        Prompts are drawn a wave at a time, so media are decoded and features kept for one wave only.
+        """
+        pooled = [np.empty((0, self.config.text.hidden_size), dtype=np.float32)]
+        wave: list[Prompt] = []
+        tokens = 0
+        for prompt in prompts:
+            wave.append(prompt)
+            tokens += prompt.visual_tokens
+            if tokens >= VISUAL_TOKENS_A_WAVE or len(wave) >= PROMPTS_A_WAVE:
+                pooled.append(self.encoder.pool(wave))
+                wave, tokens = [], 0
+        if wave:
+            pooled.append(self.encoder.pool(wave))
+        return np.concatenate(pooled)
 
     def unload(self) -> None:
         """Free both graphs."""

@@ -27,7 +27,7 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """How graphs are run. `threads` None means the physical cores that this process may use."""
+    """How graphs are run. `threads` None means every core that this process may use."""
 
     device: Device = "cpu"
     threads: int | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .bundle import Role
 from .config import ModelConfig
+from .image import fit_image, read_image
 from .pixels import PixelBudget, pair_times
 from .positions import token_positions
 from .prompts import ChatTemplate, Message, embedding_messages, load_template, reranking_messages
-from .request import Request
+from .request import Request, VideoLike
 from .tokenizer import PromptTokenizer
-
-if TYPE_CHECKING:
-    from .request import VideoLike
-    from .video import VideoFrames
+from .video import LIST_FPS, VideoFrames, fit_frames, from_list, read_video, thin_out
 
 # Limits of the official embedding and reranking code, in tokens.
 MAX_TOKENS: dict[Role, int] = {"embedder": 8192, "reranker": 10240}
@@ -62,7 +60,7 @@ class Material:
 
     @property
     def visions(self) -> tuple[Vision, ...]:
-        """In prompt order."""
+        """All media in prompt order."""
         return self.videos + self.images
 
 
@@ -77,6 +75,11 @@ class Prompt:
     positions: NDArray[np.int64]
     is_visual: NDArray[np.bool_]
     visions: tuple[Vision, ...]
+
+    @property
+    def visual_tokens(self) -> int:
+        """How many tokens stand for visual features."""
+        return int(self.is_visual.sum())
 
 
 class Processor:
@@ -173,8 +176,6 @@ class Processor:
         return height // self._budget.factor, width // self._budget.factor
 
     def _image(self, image: Any) -> Vision:
-        from .image import fit_image, read_image
-
         if isinstance(image, (str, Path)):
             pixels = read_image(image, budget=self._budget)
         else:
@@ -182,9 +183,6 @@ class Processor:
         return Vision(frames=pixels[None, None], stamps=None)
 
     def _video(self, video: VideoLike, *, fps: float | None, max_frames: int | None) -> Vision:
-        from .image import read_image
-        from .video import LIST_FPS, VideoFrames, fit_frames, from_list, read_video, thin_out
-
         most = max_frames or self._budget.max_frames
         if isinstance(video, (str, Path)):
             return self._layers(read_video(video, budget=self._budget, fps=fps, max_frames=max_frames))

@@ -7,21 +7,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InputError
+from .image import ImageLike
+from .video import VideoFrames
 
-if TYPE_CHECKING:
-    from .image import ImageLike
-    from .video import VideoFrames
-
-    # A film: its file, frames with times, or frames alone.
-    VideoLike: TypeAlias = "str | Path | VideoFrames | list[Any] | np.ndarray[Any, Any]"
+# A film: its file, frames with times, or frames alone.
+VideoLike: TypeAlias = str | Path | VideoFrames | list[Any] | NDArray[np.uint8]
 
 # An input as the public calls take it; see `parse_request` for its keys.
-Input: TypeAlias = "Mapping[str, Any]"
+Input: TypeAlias = Mapping[str, Any]
 
 KEYS = ("text", "image", "video", "instruction", "fps", "max_frames")
 
@@ -32,7 +31,7 @@ _PICTURE = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Request:
     """One input: any number of texts, images and videos, and how to look at them."""
 
@@ -139,7 +138,7 @@ def _is_video(value: Any) -> bool:
         return bool(value) and all(_is_image(frame) for frame in value)
     if isinstance(value, np.ndarray):
         return value.ndim == 4
-    return isinstance(value, (str, Path)) or type(value).__name__ == "VideoFrames"
+    return isinstance(value, (str, Path, VideoFrames))
 
 
 def _is_pillow(value: Any) -> bool:

@@ -82,11 +82,11 @@ class Reranker:
         processor = self._loaded.processor
         wanted = instruction if instruction is not None else asked.instruction
         subject = processor.prepare(asked)
-        prompts = [
+        prompts = (
             processor.reranking_prompt(subject, processor.prepare(document), instruction=wanted)
             for document in _without_instructions(given)
-        ]
-        pooled = self._loaded.encoder.pool(prompts)
+        )
+        pooled = self._loaded.pool(prompts)
         logits: NDArray[np.float32] = pooled @ self._head
         return logits
 

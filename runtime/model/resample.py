@@ -2,8 +2,8 @@
 
 Those resize uint8 tensors with torchvision, whose arithmetic is: cubic weights (a = -0.5) stretched by the
 scale, rounded to 16-bit fixed point; along rows first, then along columns, each pass rounded and clipped to
-uint8. Pillow differs by one grey level in a few pixels of a thousand, enough to move an embedding by 1e-4, and
-chooses the order of the passes by the shape, which moves single pixels by twenty.
+uint8. Pillow differs by one grey level in a few pixels of a thousand, enough to move an embedding by 1e-4,
+and chooses the order of the passes by the shape, which moves single pixels by twenty.
 
 The passes are matrix products in floating point wide enough to be exact, so the result does not depend on the
 machine.

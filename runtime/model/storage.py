@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +21,8 @@ def cache_folder() -> Path:
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a small cache file, whole or not at all. A folder that refuses is no error: it is a cache."""
+    import tempfile
+
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

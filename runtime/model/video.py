@@ -7,6 +7,7 @@ included. Damage in the middle costs the frames that it hits. PyAV is imported w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,21 +164,29 @@ class _Plan:
     frame_s: float
 
 
-def _open(path: str | Path) -> InputContainer:
+@contextmanager
+def _open(path: str | Path) -> Iterator[InputContainer]:
     import av
 
     name = str(Path(path).absolute())
     if not Path(name).is_file():
-        raise MediaError(path, "no such file" if not Path(name).exists() else "not a file")
+        raise MediaError(path, "not a file" if Path(name).exists() else "no such file")
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS}
-    try:
+    with ExitStack() as stack:
         # The protocol is spelled out, since ffmpeg would take "concat:" or "http:" in a file name for one.
-        source = f"file:{name}"
-        source.encode("utf-8")
+        source: Any = f"file:{name}"
+        if not _is_utf8(name):
+            source = stack.enter_context(Path(name).open("rb"))
+        yield stack.enter_context(av.open(source, mode="r", options=options, metadata_errors="replace"))
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a name reaches ffmpeg whole; others hold undecodable bytes."""
+    try:
+        name.encode("utf-8")
     except UnicodeEncodeError:
-        # Names that are no valid UTF-8 reach ffmpeg as an open file.
-        return av.open(Path(name).open("rb"), mode="r", options=options)
-    return av.open(source, mode="r", options=options)
+        return False
+    return True
 
 
 def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
