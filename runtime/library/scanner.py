@@ -61,8 +61,9 @@ class _Rules:
         return self.spec.check_file(name[len(self.base) :]).include
 
 
-def walk(folder: Folder, *, on_found: Callable[[int], None] | None = None) -> Walk:
-    """List every media file under `folder`, in the order of its names.
+def walk(folder: Folder, *, start: str = "", on_found: Callable[[int], None] | None = None) -> Walk:
+    """List every media file under `folder`, in the order of its names, or only those below its folder
+    `start`.
 
     `on_found` is told the number of files met so far after each folder. A folder that cannot be listed
     becomes a failure by its name and the walk goes on; so does a root that is not there.
@@ -70,7 +71,7 @@ def walk(folder: Folder, *, on_found: Callable[[int], None] | None = None) -> Wa
     files: list[FoundFile] = []
     failures: list[Failure] = []
     unread: list[str] = []
-    stack: list[tuple[str, tuple[_Rules, ...]]] = [("", ())]
+    stack: list[tuple[str, tuple[_Rules, ...]]] = [(start, ())]
     while stack:
         where, rules = stack.pop()
         path = str(Path(folder.path, where))

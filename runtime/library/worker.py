@@ -1,48 +1,22 @@
-"""The program that a decoding process runs: read a task, answer with what the task yields, until the input
-ends.
- Started by `workers.py` as `python -m qvl_local.runtime.library.worker`. Messages are pickles behind a
-length of 8 bytes, tasks on standard input and answers on what was standard output. A task may do anything:
-hang, crash, or ask for all memory; it takes this process with it and nothing else.
+"""The program that a decoding process runs: read a task, answer with what it yields, until the input ends.
+ Started by `workers.py` as `python -m qvl_local.runtime.library.worker`. Tasks come on standard input,
+answers go to what was standard output. A task may do anything: hang, crash, or ask for all memory; it takes
+this process with it and nothing else.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from ..errors import MediaError, MediaLimitError
+from ..errors import MediaError
+from .messages import Done, Failed, Part, Ready, read_message, write_message
 
 _GRACE_S = 30
-
-
-@dataclass(frozen=True, slots=True)
-class Ready:
-    """The worker has started and waits for a task."""
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One value that a task yielded."""
-
-    value: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The task has yielded everything."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The task cannot be done; `reason` says why in one line."""
-
-    reason: str
 
 
 def serve(run: Callable[[Any], Iterator[Any]], *, memory_mb: int, time_limit_s: float) -> None:
@@ -68,27 +42,10 @@ def serve(run: Callable[[Any], Iterator[Any]], *, memory_mb: int, time_limit_s: 
                 break
 
 
-def write_message(file: BinaryIO, message: object) -> None:
-    """Write one message and flush."""
-    body = pickle.dumps(message, protocol=5)
-    file.write(len(body).to_bytes(8, "little"))
-    file.write(body)
-    file.flush()
-
-
-def read_message(file: BinaryIO) -> Any:
-    """Read one message; None when the other side is gone."""
-    head = _read(file, 8)
-    body = _read(file, int.from_bytes(head, "little")) if head is not None else None
-    return None if body is None else pickle.loads(body)
-
-
 def _answers(run: Callable[[Any], Iterator[Any]], task: Any) -> Iterator[Part | Done | Failed]:
     try:
         for value in run(task):
             yield Part(value)
-    except MediaLimitError as error:
-        yield Failed(error.reason)
     except MediaError as error:
         yield Failed(error.reason)
     except MemoryError:
@@ -101,14 +58,6 @@ def _answers(run: Callable[[Any], Iterator[Any]], task: Any) -> Iterator[Part | 
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300]
-
-
-def _read(file: BinaryIO, count: int) -> bytes | None:
-    try:
-        body = file.read(count)
-    except OSError:
-        return None
-    return body if len(body) == count else None
 
 
 def _private_pipes() -> tuple[BinaryIO, BinaryIO]:

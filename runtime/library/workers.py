@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import queue
 import signal
 import subprocess
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import QvlError
-from .worker import Done, Failed, Part, Ready, read_message, write_message
+from .messages import Done, Failed, Part, Ready, read_message, write_message
 
 _START_LIMIT_S = 120
 _TICK_S = 0.2
@@ -81,19 +82,19 @@ class WorkerPool:
         if len(self._workers) < min(self._settings.count, self._open_tasks):
             self._workers.append(_Worker(self))
 
-    def next(self) -> Answer:
-        """Wait for the next answer of any worker.
+    def next(self) -> Answer | None:
+        """The next answer of any worker; None when there is none for a moment.
 
         Raises:
             QvlError: no worker can be started on this machine.
         """
-        while True:
-            for worker in self._workers:
-                worker.check_time()
+        for worker in self._workers:
+            worker.check_time()
+        try:
             # A wait without end could not be interrupted by Ctrl-C on Windows.
-            with contextlib.suppress(queue.Empty):
-                answer = self._answers.get(timeout=_TICK_S)
-                break
+            answer = self._answers.get(timeout=_TICK_S)
+        except queue.Empty:
+            return None
         if isinstance(answer, QvlError):
             raise answer
         if not isinstance(answer.message, Part):
@@ -152,6 +153,8 @@ class _Worker:
                 self._run(*job)
         except QvlError as error:
             self._put(error)
+        except Exception as error:  # a bug here must end the run, not leave it waiting
+            self._put(QvlError(f"The decoding of files stopped: {type(error).__name__}: {error}"))
         finally:
             self._end()
 
@@ -211,6 +214,8 @@ class _Worker:
             self._is_late = False
         try:
             return read_message(process.stdout)  # type: ignore[arg-type]
+        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, ValueError):
+            return None  # a decoder that writes over its own answers is as good as dead
         finally:
             with self._lock:
                 self._deadline = None

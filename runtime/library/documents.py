@@ -1,0 +1,99 @@
+"""What the reranker gets to see of a hit: the photo itself or its thumbnail, the stored frames of a video's
+scene.
+ Photos are read from their files in threads, as small as the JPEG decoder can make them; no process is
+started for a search. A file that is gone, or was changed since it was indexed, is shown by its preview.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import MediaError
+from .previews import Previews
+from .records import Candidate, MediaItem
+
+if TYPE_CHECKING:
+    from ..model.pixels import PixelBudget
+    from ..model.reranker import Reranker
+
+_THREADS = 8
+
+
+def logits(
+    reranker: Reranker, query: dict[str, Any], candidates: Sequence[Candidate], *, previews: Previews
+) -> NDArray[np.float32]:
+    """The reranker's log-odds of "yes" for each candidate, float32 [n]; NaN where nothing can be shown."""
+    judged = np.full(len(candidates), np.nan, np.float32)
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), thread_name_prefix="reading hits") as pool:
+        documents = list(pool.map(lambda one: document(one, previews, reranker.budget), candidates))
+    seen = [index for index, shown in enumerate(documents) if shown is not None]
+    if seen:
+        judged[seen] = reranker.logits(query, [shown for shown in documents if shown is not None])
+    return judged
+
+
+def document(candidate: Candidate, previews: Previews, budget: PixelBudget) -> dict[str, Any] | None:
+    """A candidate as an input of the reranker, None when there is nothing to see of it."""
+    if candidate.item.kind == "video":
+        return _scene(candidate, previews, budget)
+    pixels = _photo(candidate.item, budget)
+    if pixels is None:
+        pixels = _thumbnail(candidate.item, previews)
+    return None if pixels is None else {"image": pixels}
+
+
+def _photo(item: MediaItem, budget: PixelBudget) -> NDArray[np.uint8] | None:
+    from ..model.image import read_image
+
+    if not _is_as_indexed(item):
+        return None
+    try:
+        return read_image(item.path, budget=budget, draft=True)
+    except MediaError:
+        return None
+
+
+def _thumbnail(item: MediaItem, previews: Previews) -> NDArray[np.uint8] | None:
+    from PIL import Image
+
+    jpeg = previews.thumbnail(item.content_hash)
+    if jpeg is None:
+        return None
+    with Image.open(BytesIO(jpeg), formats=["JPEG"]) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def _scene(candidate: Candidate, previews: Previews, budget: PixelBudget) -> dict[str, Any] | None:
+    from ..model.video import VideoFrames, read_video
+
+    item, segment = candidate.item, candidate.segment
+    strip = previews.strip(item.content_hash, segment.t0_ms)
+    if strip is not None:
+        from .thumbnails import split_strip
+
+        frames = split_strip(strip.jpeg, len(strip.times_s))
+        return {"video": VideoFrames(frames=frames, times_s=np.array(strip.times_s))}
+    if not _is_as_indexed(item):
+        return None
+    try:
+        # Only where the previews were deleted.
+        start_s, end_s = segment.t0_ms / 1000, segment.t1_ms / 1000
+        return {"video": read_video(item.path, budget=budget, start_s=start_s, end_s=end_s)}
+    except MediaError:
+        return None
+
+
+def _is_as_indexed(item: MediaItem) -> bool:
+    try:
+        status = Path(item.path).stat()
+    except OSError:
+        return False
+    return (status.st_size, status.st_mtime_ns) == (item.size, item.mtime_ns)

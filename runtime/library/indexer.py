@@ -1,0 +1,423 @@
+"""Bringing a library up to date: walk, compare, read, embed, write, forget.
+ Decoding processes work ahead while this process embeds; a bounded number of decoded files waits between
+them. Files are written in transactions of up to `write_files`, at least every `write_s` seconds, each with
+everything that belongs to it: whenever the run ends, by Ctrl-C, an error or a kill, the library is whole
+and the next run goes on.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import LibraryError
+from ..model.pixels import PixelBudget
+from .decode import DecodeLimits, DecodeTask, Description, Piece
+from .hashing import content_hash
+from .messages import Done, Failed, Part
+from .previews import Preview, Previews, Strip
+from .records import (
+    EncodedSegment,
+    FailedMedia,
+    Failure,
+    IndexedMedia,
+    IndexReport,
+    KnownFile,
+    Space,
+)
+from .scenes import SceneSettings
+from .store import Store
+from .survey import Survey, Todo, is_inside, survey
+from .workers import Answer, WorkerPool, WorkerSettings, default_worker_count
+
+Embed = Callable[[Sequence[dict[str, Any]]], NDArray[np.float32]]
+"""Inputs as `Embedder.embed` takes them to float32 [n, H], rows L2-normalised, full width."""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """How a library is indexed. `batch_layers`: images and pairs of frames embedded together."""
+
+    workers: WorkerSettings = field(default_factory=lambda: WorkerSettings(default_worker_count()))
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
+    scenes: SceneSettings = field(default_factory=SceneSettings)
+    batch_layers: int = 32
+    write_files: int = 500
+    write_s: float = 10.0
+    worker_command: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexProgress:
+    """How far a run is. `done` of `total` files (`total` is None while they are still being found).
+
+    `per_s`: files a second so far; `eta_s`: seconds left at that rate; both None at the beginning.
+    """
+
+    stage: Literal["scan", "embed", "remove"]
+    done: int
+    total: int | None
+    failed: int
+    path: str | None = None
+    per_s: float | None = None
+    eta_s: float | None = None
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A file between decoding and writing. `vectors` fill up in any order; `twins` have the same content."""
+
+    todo: Todo
+    content: bytes
+    pieces: list[tuple[int, int]] = field(default_factory=list)
+    vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
+    strips: list[Strip] = field(default_factory=list)
+    description: Description | None = None
+    finished: bool = False
+    twins: list[Todo] = field(default_factory=list)
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.description is not None and len(self.vectors) == len(self.pieces)
+
+    def media(self) -> IndexedMedia:
+        if self.description is None:
+            raise LibraryError(f"{self.todo.path}: its description is missing; this is a bug of qvl-local.")
+        segments = tuple(
+            EncodedSegment(t0_ms, t1_ms, self.vectors[index])
+            for index, (t0_ms, t1_ms) in enumerate(self.pieces)
+        )
+        return IndexedMedia(self.todo.file, self.content, self.description.info, segments)
+
+    def preview(self) -> Preview:
+        thumbnail = b"" if self.description is None else self.description.thumbnail
+        return Preview(self.content, thumbnail, tuple(self.strips))
+
+
+@dataclass(slots=True)
+class _Tally:
+    added: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    failures: list[Failure] = field(default_factory=list)
+
+
+class Indexer:
+    """One indexing run into an open store. Make a new one for every run."""
+
+    def __init__(
+        self,
+        store: Store,
+        previews: Previews,
+        space: Space,
+        *,
+        embed: Embed,
+        budget: PixelBudget,
+        settings: IndexSettings,
+        progress: Callable[[IndexProgress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> None:
+        """`progress` is called from the thread of `run`; `stop`, once set, ends the run early and whole."""
+        self._store = store
+        self._previews = previews
+        self._space = space
+        self._embed = embed
+        self._budget = budget
+        self._settings = settings
+        self._progress = progress
+        self._stop = stop or threading.Event()
+        self._tally = _Tally()
+        self._reading: dict[int, _Reading] = {}
+        self._by_content: dict[bytes, _Reading] = {}
+        self._batch: list[tuple[_Reading, int, dict[str, Any]]] = []
+        self._batch_layers = 0
+        self._ready: list[_Reading] = []
+        self._quarantined: list[FailedMedia] = []
+        self._written_at = self._began_at = time.monotonic()
+        self._done = self._total = 0
+        self._taken_over: set[int] = set()
+
+    def run(self, paths: Sequence[str]) -> IndexReport:
+        """Index `paths`, absolute and existing. Returns when everything is done, or `stop` was set.
+
+        Raises:
+            LibraryStorageError: the disk is full, for example; what was written before stays.
+        """
+        start = time.monotonic()
+        found = survey(
+            self._store, self._space, paths, on_found=lambda n: self._tell(IndexProgress("scan", n, None, 0))
+        )
+        self._tally.unchanged = found.unchanged
+        self._tally.failures.extend(found.failures)
+        self._read(found.todo)
+        if not self._stop.is_set():
+            self._forget(found)
+        return self._report(found, time.monotonic() - start)
+
+    # Reading: hash ahead, decode in processes, embed in batches, write
+
+    def _read(self, todo: Sequence[Todo]) -> None:
+        self._total = len(todo)
+        self._began_at = self._written_at = time.monotonic()
+        settings = self._settings
+        with (
+            ThreadPoolExecutor(2, thread_name_prefix="hashing") as hashing,
+            WorkerPool(settings.workers, command=settings.worker_command) as pool,
+        ):
+            try:
+                hashed = _hash_ahead(hashing, todo, ahead=4 * settings.workers.count)
+                self._work(hashed, pool)
+                self._embed_batch()
+            finally:
+                # Also on the way out of an error or Ctrl-C: what is complete is kept.
+                hashing.shutdown(wait=False, cancel_futures=True)
+                self._write()
+
+    def _work(self, hashed: Iterator[tuple[Todo, bytes | OSError]], pool: WorkerPool) -> None:
+        numbers = iter(range(self._total))
+        is_more = True
+        while not self._stop.is_set() and (is_more or pool.open_tasks):
+            while is_more and pool.open_tasks < 2 * self._settings.workers.count:
+                upcoming = next(hashed, None)
+                is_more = upcoming is not None
+                if upcoming is not None:
+                    self._begin(*upcoming, next(numbers), pool)
+                if self._stop.is_set():
+                    return
+            if pool.open_tasks and (answer := pool.next()) is not None:
+                self._take(answer)
+            if self._is_write_due():
+                self._write()
+
+    def _begin(self, todo: Todo, content: bytes | OSError, number: int, pool: WorkerPool) -> None:
+        """Decide what a file needs: nothing but a note, a look at another file like it, or decoding."""
+        if isinstance(content, OSError):
+            self._fail_unread(todo, content)
+        elif self._is_known_content(todo, content):
+            self._advance(todo.path)
+        elif content in self._by_content:
+            self._by_content[content].twins.append(todo)
+        else:
+            self._reading[number] = self._by_content[content] = _Reading(todo, content)
+            task = DecodeTask(todo.path, self._budget, self._settings.limits, self._settings.scenes)
+            pool.submit(number, task)
+
+    def _is_known_content(self, todo: Todo, content: bytes) -> bool:
+        """Whether the library has this content already, which then costs no decoding."""
+        known = todo.known
+        if known is not None and known.content_hash == content and known.state != "pending":
+            self._store.touch(known.media_id, todo.file)
+            self._tally.unchanged += known.state == "indexed"
+            return True
+        twins = [
+            twin
+            for twin in self._store.find_content(content, todo.file.size, self._space)
+            if twin.state == "indexed"
+        ]
+        if not twins:
+            return False
+        moved = next((twin for twin in twins if not self._is_there(twin)), None)
+        if moved is not None:
+            self._store.rename(moved.media_id, todo.file)
+            self._taken_over.add(moved.media_id)
+            self._tally.updated += 1
+        else:
+            self._store.copy(twins[0].media_id, todo.file)
+            self._count_written(todo)
+        return True
+
+    def _is_there(self, known: KnownFile) -> bool:
+        item = self._store.media(known.media_id)
+        return item is not None and os.path.lexists(item.path)
+
+    def _take(self, answer: Answer) -> None:
+        reading = self._reading[answer.key]  # type: ignore[index]
+        match answer.message:
+            case Part(value=Piece() as piece):
+                self._add_piece(reading, piece)
+            case Part(value=Description() as description):
+                reading.description = description
+            case Done():
+                del self._reading[answer.key]  # type: ignore[arg-type]
+                if not reading.pieces or reading.description is None:
+                    self._fail(reading, "its decoder ended without a result")
+                elif reading.is_embedded:
+                    self._complete(reading)
+            case Failed(reason=reason):
+                del self._reading[answer.key]  # type: ignore[arg-type]
+                self._fail(reading, reason)
+
+    def _add_piece(self, reading: _Reading, piece: Piece) -> None:
+        index = len(reading.pieces)
+        reading.pieces.append((piece.t0_ms, piece.t1_ms))
+        if isinstance(piece.pixels, np.ndarray):
+            self._batch.append((reading, index, {"image": piece.pixels}))
+            self._batch_layers += 1
+        else:
+            self._batch.append((reading, index, {"video": piece.pixels}))
+            self._batch_layers += -(-len(piece.pixels.frames) // self._budget.temporal_patch_size)
+            times = tuple(float(t) for t in piece.pixels.times_s)
+            reading.strips.append(Strip(piece.t0_ms, times, piece.strip or b""))
+        if self._batch_layers >= self._settings.batch_layers:
+            self._embed_batch()
+
+    def _embed_batch(self) -> None:
+        batch = [entry for entry in self._batch if not entry[0].finished]
+        self._batch, self._batch_layers = [], 0
+        if not batch:
+            return
+        vectors = self._embed([given for _, _, given in batch])
+        for (reading, index, _), vector in zip(batch, vectors, strict=True):
+            reading.vectors[index] = vector
+        for reading in {id(entry[0]): entry[0] for entry in batch}.values():
+            if reading.is_embedded:
+                self._complete(reading)
+
+    def _complete(self, reading: _Reading) -> None:
+        if not reading.finished:
+            reading.finished = True
+            self._ready.append(reading)
+            self._advance(reading.todo.path)
+
+    def _fail(self, reading: _Reading, reason: str) -> None:
+        reading.finished = True
+        del self._by_content[reading.content]
+        for todo in (reading.todo, *reading.twins):
+            self._quarantined.append(FailedMedia(todo.file, reading.content, reason))
+            self._tally.failures.append(Failure(todo.path, reason))
+            self._advance(todo.path)
+
+    def _fail_unread(self, todo: Todo, error: OSError) -> None:
+        reason = f"the file cannot be read: {(error.strerror or str(error)).lower()}"
+        self._tally.failures.append(Failure(todo.path, reason))
+        if todo.known is None or todo.known.state == "failed":
+            # Without a content hash: the next run tries again, since permissions do not show in size and
+            # time.
+            self._quarantined.append(FailedMedia(todo.file, b"", reason))
+        self._advance(todo.path)
+
+    def _count_written(self, todo: Todo) -> None:
+        if todo.known is None:
+            self._tally.added += 1
+        else:
+            self._tally.updated += 1
+
+    # Writing
+
+    def _is_write_due(self) -> bool:
+        is_late = time.monotonic() - self._written_at >= self._settings.write_s
+        waiting = len(self._ready) + len(self._quarantined)
+        return waiting >= self._settings.write_files or (is_late and waiting > 0)
+
+    def _write(self) -> None:
+        """Write what is complete: previews first, so that no item is ever without its own."""
+        ready, quarantined = self._ready, self._quarantined
+        self._ready, self._quarantined = [], []
+        self._written_at = time.monotonic()
+        if ready:
+            self._previews.write([reading.preview() for reading in ready])
+        if ready or quarantined:
+            ids = self._store.write([*(reading.media() for reading in ready), *quarantined], self._space)
+            for reading, media_id in zip(ready, ids, strict=False):
+                del self._by_content[reading.content]
+                self._count_written(reading.todo)
+                for twin in reading.twins:
+                    self._store.copy(media_id, twin.file)
+                    self._count_written(twin)
+                    self._advance(twin.path)
+
+    # Forgetting
+
+    def _forget(self, found: Survey) -> None:
+        gone = [file.media_id for file in found.gone if file.media_id not in self._taken_over]
+        self._tell(IndexProgress("remove", 0, len(gone), len(self._tally.failures)))
+        for start in range(0, len(gone), 1000):
+            self._tally.removed += self._store.remove(gone[start : start + 1000])
+        if gone or self._tally.updated:
+            self._tidy_previews()
+
+    def _tidy_previews(self) -> None:
+        contents = (
+            known.content_hash
+            for folder in self._store.folders()
+            for known in self._store.known(folder.id, self._space)
+        )
+        # A cache that cannot be tidied is no reason to fail.
+        with suppress(LibraryError):
+            self._previews.keep_only(contents)
+
+    # Telling
+
+    def _advance(self, path: str) -> None:
+        self._done += 1
+        elapsed = time.monotonic() - self._began_at
+        rate = self._done / elapsed if elapsed > 1 else None
+        left = self._total - self._done
+        self._tell(
+            IndexProgress(
+                "embed",
+                self._done,
+                self._total,
+                len(self._tally.failures),
+                path,
+                rate,
+                left / rate if rate else None,
+            )
+        )
+
+    def _tell(self, progress: IndexProgress) -> None:
+        if self._progress is not None:
+            self._progress(progress)
+
+    def _report(self, found: Survey, seconds: float) -> IndexReport:
+        counts = self._store.counts(self._space)
+        failures = {failure.path: failure for failure in self._tally.failures}
+        for failure in self._store.failures():
+            # Quarantined earlier and unchanged: still among what was asked for, still not searchable.
+            if any(is_inside(failure.path, place) for place in found.places):
+                failures.setdefault(failure.path, failure)
+        tally = self._tally
+        return IndexReport(
+            items=counts.items,
+            photos=counts.photos,
+            videos=counts.videos,
+            segments=counts.segments,
+            added=tally.added,
+            updated=tally.updated,
+            unchanged=tally.unchanged,
+            removed=tally.removed,
+            failed=tuple(failures[path] for path in sorted(failures)),
+            seconds=seconds,
+        )
+
+
+def _hash_ahead(
+    executor: ThreadPoolExecutor, todo: Sequence[Todo], *, ahead: int
+) -> Iterator[tuple[Todo, bytes | OSError]]:
+    """Each file with its content hash or the error of reading it, in order, hashed ahead of the caller."""
+    waiting: deque[tuple[Todo, Future[bytes | OSError]]] = deque()
+    upcoming = iter(todo)
+    for _ in todo:
+        while len(waiting) < ahead and (one := next(upcoming, None)) is not None:
+            waiting.append((one, executor.submit(_hash, one.path)))
+        first, future = waiting.popleft()
+        yield first, future.result()
+
+
+def _hash(path: str) -> bytes | OSError:
+    try:
+        return content_hash(Path(path))
+    except OSError as error:
+        return error

@@ -1,0 +1,435 @@
+"""`Library`: a folder that remembers photos and videos by what is in them. The facade over store, indexer
+and models.
+
+    library = Library.open("~/library")
+    library.index(["~/Pictures", "~/Videos"])
+    library.search("two dogs on a beach", limit=20).hits
+
+Opening reads a few kilobytes; models, decoders and the vector index load when they are first needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError, LibraryError
+from .home import DATABASE
+from .previews import Previews
+from .records import Counts, Failure, Filters, IndexReport, SearchResult, Space, SpaceIdentity
+from .search import RERANKED, Found, find, rerank
+from .store import Store
+
+if TYPE_CHECKING:
+    from ..model.embedder import Embedder
+    from ..model.reranker import Reranker
+    from .indexer import IndexProgress, IndexSettings
+
+DEFAULT_MODEL = "tiny"
+
+QUERY_INSTRUCTION = "Retrieve images or text relevant to the user's query."
+"""What the reference code of Qwen3-VL-Embedding tells the model about a query in words."""
+
+DEFAULT_FUSION_WEIGHT = 15.0
+"""The cosine's part in the fused score for bundles that carry no measured one."""
+
+QUERY_CHARACTERS = 10_000
+"""Longer texts are refused: they are no query, and each reranked hit would read them again."""
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryStatus:
+    """What a library holds. `model` is None, and `dims` 0, as long as nothing was indexed. `size` in bytes
+    on disk.
+
+    `changed_at`: when the library was last written, seconds since 1970.
+    """
+
+    counts: Counts
+    folders: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    model: str | None
+    dims: int
+    size: int
+    changed_at: float
+
+
+class Library:
+    """An open library. Made by `Library.open`; a context manager. Searching is safe from several threads."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        model: str | None,
+        device: Literal["cpu", "cuda"],
+        settings: IndexSettings | None,
+        progress: Callable[[str, float], None] | None,
+    ) -> None:
+        """Use `Library.open`."""
+        self.path = path
+        self._asked_model = model
+        self._device = device
+        self._settings = settings
+        self._model_progress = progress
+        self._lock = threading.RLock()
+        self._store: Store | None = None
+        self._previews: Previews | None = None
+        self._embedder: Embedder | None = None
+        self._reranker: Reranker | None = None
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        *,
+        model: str | Path | None = None,
+        device: Literal["cpu", "cuda"] = "cpu",
+        create: bool = True,
+        settings: IndexSettings | None = None,
+        progress: Callable[[str, float], None] | None = None,
+    ) -> Self:
+        """Open the library in `folder`, made when missing unless `create` is False.
+
+        Args:
+            folder: where the library lies or shall lie; never among the photos themselves.
+            model: name, Hugging Face id, checkpoint or bundle folder; None is the one that the library was
+                indexed with, "tiny" for a new one. Another model than that takes effect with the next
+                `index`.
+            device: where models run.
+            create: whether a missing library is made; its model is then fetched first.
+            settings: how to index; None is the default.
+            progress: told a step and its fraction done while a model is fetched and exported.
+
+        Raises:
+            ModelNotFoundError: there is no such model; nothing was created.
+            LibraryStorageError: there is no library and `create` is False, the folder is something else, or
+                it cannot be used.
+            LibraryVersionError: it was made by a newer qvl-local.
+        """
+        home = Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 - resolve() follows links
+        library = cls(
+            home,
+            model=None if model is None else str(model),
+            device=device,
+            settings=settings,
+            progress=progress,
+        )
+        if create and not (home / DATABASE).is_file():
+            library._open_embedder()
+            Store.create(home)
+        library._reader()
+        return library
+
+    @property
+    def model(self) -> str:
+        """The model in use: the one asked for, else the one that the library was indexed with."""
+        if self._asked_model is not None:
+            return self._asked_model
+        space = self._reader().active_space()
+        return DEFAULT_MODEL if space is None else space.identity.bundle
+
+    def index(
+        self,
+        paths: Iterable[str | Path] | None = None,
+        *,
+        progress: Callable[[IndexProgress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> IndexReport:
+        """Bring the library up to date with folders and files.
+
+        New and changed files are read, moved ones only renamed, those that are gone forgotten; a file that
+        cannot be used is quarantined with its reason and tried again when it changes. With another model than
+        before, everything is embedded anew, and the old vectors serve until that is done.
+
+        Args:
+            paths: folders and files; None means all folders of the library.
+            progress: told about every step, from this thread.
+            stop: set it from elsewhere to end early; what was read by then is kept and reported.
+
+        Raises:
+            InputError: a path does not exist; nothing was indexed.
+            LibraryBusyError: another process is indexing into this library.
+            LibraryStorageError: the disk is full, or the library cannot be written; it stays intact.
+        """
+        from .indexer import Indexer, IndexSettings
+        from .survey import check_paths
+
+        given = None if paths is None else check_paths([paths] if isinstance(paths, (str, Path)) else paths)
+        embedder = self._open_embedder()
+        identity = self._identity(embedder)
+        with Store.open(self.path, mode="write") as store:
+            space = store.space(identity)
+            everything = tuple(folder.path for folder in store.folders())
+            if given is None or not space.active:
+                # A new space can only serve once it holds all that the old one does.
+                given = tuple(dict.fromkeys((*(given or ()), *everything)))
+            with Previews.open(self.path, mode="write") as previews:
+                report = Indexer(
+                    store,
+                    previews,
+                    space,
+                    embed=lambda inputs: embedder.embed(inputs, dims=embedder.max_dims),
+                    budget=embedder.budget,
+                    settings=self._settings or IndexSettings(),
+                    progress=progress,
+                    stop=stop,
+                ).run(given)
+            if not space.active and _is_filled(store, space):
+                _switch(store, space)
+        return report
+
+    def search(
+        self,
+        query: str | None = None,
+        *,
+        image: str | Path | NDArray[np.uint8] | None = None,
+        limit: int = 20,
+        filters: Filters | None = None,
+        rerank: bool = True,
+        rerank_top: int = RERANKED,
+    ) -> SearchResult:
+        """Find photos and moments of videos by words, by a picture, or by both.
+
+        Args:
+            query: what to look for.
+            image: a picture file, or uint8 [h, w, 3].
+            limit: how many hits.
+            filters: which items may be hits.
+            rerank: whether the reranker reads the best hits once more, together with the query.
+            rerank_top: how many it reads.
+
+        Raises:
+            InputError: neither words nor picture, a text of more than 10,000 characters, or a limit below 1.
+            MediaError: the picture cannot be read.
+            LibraryError: nothing was indexed yet, or only with another model.
+        """
+        top = rerank_top if rerank else 0
+        found = self.find(query, image=image, limit=limit, filters=filters, top=top)
+        return self.rerank(found, image=image) if top else found.result()
+
+    def find(
+        self,
+        query: str | None = None,
+        *,
+        image: str | Path | NDArray[np.uint8] | None = None,
+        limit: int = 20,
+        filters: Filters | None = None,
+        top: int = RERANKED,
+    ) -> Found:
+        """The fast step of `search` alone: `result()` of what it returns is the embedder's order.
+
+        Arguments and errors as for `search`; `top` is `rerank_top`.
+        """
+        text = _checked_query(query, has_image=image is not None)
+        given: dict[str, Any] = {} if text is None else {"text": text, "instruction": QUERY_INSTRUCTION}
+        if image is not None:
+            given["image"] = image
+        return self._find(given, query=text, limit=limit, filters=filters, top=top)
+
+    def rerank(self, found: Found, *, image: str | Path | NDArray[np.uint8] | None = None) -> SearchResult:
+        """The slow step of `search`: let the reranker read the best of `found`. `image` as given to `find`.
+
+        An item that can neither be read nor seen in the previews keeps the embedder's score.
+        """
+        from .documents import logits
+
+        reranker = self._open_reranker()
+        query: dict[str, Any] = {} if found.query is None else {"text": found.query}
+        if image is not None:
+            query["image"] = image
+        weight = reranker.fusion.get("cosine_weight", DEFAULT_FUSION_WEIGHT)
+        pictures = self._pictures()
+        return rerank(found, lambda best: logits(reranker, query, best, previews=pictures), weight=weight)
+
+    def similar(self, path: str | Path, *, limit: int = 20, filters: Filters | None = None) -> SearchResult:
+        """Find what resembles a photo or video. One that is in the library costs no model run and is left
+        out.
+
+        Raises:
+            MediaError: the file is not in the library and cannot be read.
+            LibraryError: nothing was indexed yet.
+        """
+        store = self._reader()
+        absolute = os.path.abspath(Path(path).expanduser())  # noqa: PTH100
+        item = store.media_by_path(absolute)
+        vectors = np.empty((0, 0)) if item is None else store.vectors(item.id)
+        if item is None or not len(vectors):
+            from .formats import kind_by_extension
+
+            key = "video" if kind_by_extension(absolute) == "video" else "image"
+            return self._find({key: absolute}, query=None, limit=limit, filters=filters, top=0).result()
+        mean = vectors.mean(axis=0)
+        return find(store, mean, limit=limit, filters=filters, top=0, exclude=item.id).result()
+
+    def remove(self, paths: Iterable[str | Path]) -> int:
+        """Forget files and folders, on disk or gone, and return how many items went. The files are not
+        touched.
+
+        Raises:
+            InputError: the library knows nothing at one of the paths; nothing was forgotten.
+            LibraryBusyError: another process is indexing into this library.
+        """
+        from .removal import remove_paths
+
+        with Store.open(self.path, mode="write") as store:
+            return remove_paths(store, [paths] if isinstance(paths, (str, Path)) else paths)
+
+    def status(self) -> LibraryStatus:
+        """What the library holds."""
+        store = self._reader()
+        space = store.active_space()
+        files = [file.stat() for file in self.path.glob("*.db*")]
+        return LibraryStatus(
+            counts=store.counts(),
+            folders=tuple(folder.path for folder in store.folders()),
+            failures=store.failures(),
+            model=None if space is None else space.identity.bundle,
+            dims=0 if space is None else space.identity.dims,
+            size=sum(file.st_size for file in files),
+            changed_at=max(file.st_mtime for file in files),
+        )
+
+    def failures(self) -> tuple[Failure, ...]:
+        """The files in quarantine and why, by path."""
+        return self._reader().failures()
+
+    def thumbnail(self, media_id: int) -> bytes | None:
+        """A small JPEG of an item, None when there is none."""
+        item = self._reader().media(media_id)
+        return None if item is None else self._pictures().thumbnail(item.content_hash)
+
+    def close(self) -> None:
+        """Close the files and free the models."""
+        with self._lock:
+            for part in (self._store, self._previews):
+                if part is not None:
+                    part.close()
+            self._store = self._previews = self._embedder = self._reranker = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # The parts, opened when they are first needed
+
+    def _reader(self) -> Store:
+        with self._lock:
+            if self._store is None:
+                self._store = Store.open(self.path)
+            return self._store
+
+    def _pictures(self) -> Previews:
+        with self._lock:
+            if self._previews is None:
+                self._previews = Previews.open(self.path)
+            return self._previews
+
+    def _open_embedder(self) -> Embedder:
+        from ..model.embedder import Embedder
+
+        with self._lock:
+            if self._embedder is None:
+                self._embedder = Embedder.open(
+                    self._model_to_open(), device=self._device, progress=self._model_progress
+                )
+            return self._embedder
+
+    def _open_reranker(self) -> Reranker:
+        from ..model.reranker import Reranker
+
+        with self._lock:
+            if self._reranker is None:
+                self._reranker = Reranker.open(
+                    self._model_to_open(), device=self._device, progress=self._model_progress
+                )
+            return self._reranker
+
+    def _model_to_open(self) -> str:
+        if self._asked_model is not None or not (self.path / DATABASE).is_file():
+            return self._asked_model or DEFAULT_MODEL
+        return self.model
+
+    def _identity(self, embedder: Embedder) -> SpaceIdentity:
+        space = embedder.space
+        return SpaceIdentity(
+            bundle=self._model_to_open(),
+            revision=space["bundle"],
+            precision=space["precision"],
+            dims=embedder.max_dims,
+            pixels=json.dumps(space["pixels"], sort_keys=True),
+            template=space["template"],
+        )
+
+    def _find(
+        self, given: dict[str, Any], *, query: str | None, limit: int, filters: Filters | None, top: int
+    ) -> Found:
+        store = self._reader()
+        space = store.active_space()
+        if space is None:
+            raise LibraryError(
+                f"{self.path}: nothing was indexed yet. Index something first: "
+                f"qvl-local index PATH --library '{self.path}'"
+            )
+        start = time.perf_counter()
+        embedder = self._open_embedder()
+        loaded = time.perf_counter()
+        self._check_space(space, embedder)
+        (vector,) = embedder.embed([given], dims=embedder.max_dims)
+        done = time.perf_counter()
+        timings = {"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000}
+        return find(store, vector, limit=limit, filters=filters, top=top, query=query, timings_ms=timings)
+
+    def _check_space(self, space: Space, embedder: Embedder) -> None:
+        wanted, has = self._identity(embedder), space.identity
+        if replace(wanted, bundle=has.bundle) == has:
+            return
+        which = (
+            f"was indexed with the model {has.bundle}, not {wanted.bundle}"
+            if has.bundle != wanted.bundle
+            else f"was indexed with another version of the model {has.bundle}, or other settings"
+        )
+        raise LibraryError(
+            f"{self.path}: the library {which}; their vectors cannot be compared. "
+            f"Index it again with this one: "
+            f"qvl-local index PATH --model {wanted.bundle} --library '{self.path}'"
+        )
+
+
+def _checked_query(query: str | None, *, has_image: bool) -> str | None:
+    """The query without blanks around it; None when there is only a picture."""
+    text = (query or "").strip()
+    if not text and not has_image:
+        raise InputError("The query is empty. Say what to look for, or give a picture.")
+    if len(text) > QUERY_CHARACTERS:
+        raise InputError(
+            f"The query has {len(text):,} characters; a query may have {QUERY_CHARACTERS:,}. "
+            "Search for the words that matter."
+        )
+    return text or None
+
+
+def _is_filled(store: Store, space: Space) -> bool:
+    """Whether nothing waits any more for vectors in `space`."""
+    return not any(
+        known.state == "pending" for folder in store.folders() for known in store.known(folder.id, space)
+    )
+
+
+def _switch(store: Store, space: Space) -> None:
+    """Let a filled space serve, and drop the others."""
+    store.activate(space)
+    for other in store.spaces():
+        if other.id != space.id:
+            store.remove_space(other)

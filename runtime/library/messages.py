@@ -1,0 +1,54 @@
+"""What travels between the indexing process and a decoding process: pickles behind a length of 8 bytes."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The worker has started and waits for a task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One value that a task yielded."""
+
+    value: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The task has yielded everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The task cannot be done; `reason` says why in one line."""
+
+    reason: str
+
+
+def write_message(file: BinaryIO, message: object) -> None:
+    """Write one message and flush."""
+    body = pickle.dumps(message, protocol=5)
+    file.write(len(body).to_bytes(8, "little"))
+    file.write(body)
+    file.flush()
+
+
+def read_message(file: BinaryIO) -> Any:
+    """Read one message; None when the other side is gone."""
+    head = _read(file, 8)
+    body = _read(file, int.from_bytes(head, "little")) if head is not None else None
+    return None if body is None else pickle.loads(body)
+
+
+def _read(file: BinaryIO, count: int) -> bytes | None:
+    try:
+        body = file.read(count)
+    except OSError:
+        return None
+    return body if len(body) == count else None

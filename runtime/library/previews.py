@@ -1,0 +1,173 @@
+"""`previews.db`: small pictures of what the library holds, by content hash. A cache: deleting it loses
+nothing for good.
+ A thumbnail for every item, and for every scene of a video the frames that its vector was made of, so that
+reranking a video never decodes it again. Keyed by content, so that moved and copied files keep theirs. A
+damaged or foreign file is set aside and begun anew by the next indexing run; readers then simply find
+nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import apsw
+
+from ..errors import LibraryError
+from .connection import Mode, connect, storage_errors, write_transaction
+
+PREVIEWS = "previews.db"
+
+_VERSION = 1  # `PRAGMA user_version`; another number means a cache to begin anew
+_SCHEMA = f"""
+CREATE TABLE thumbnail (content_hash BLOB PRIMARY KEY, jpeg BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE strip (
+    content_hash BLOB NOT NULL,
+    t0_ms INTEGER NOT NULL,
+    times_s TEXT NOT NULL,      -- seconds since t0 of each frame, separated by spaces
+    jpeg BLOB NOT NULL,         -- the frames, one below the other
+    PRIMARY KEY (content_hash, t0_ms)
+) WITHOUT ROWID;
+PRAGMA user_version = {_VERSION};
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """The frames of the scene that begins at `t0_ms`, one below the other in a JPEG, and their times."""
+
+    t0_ms: int
+    times_s: tuple[float, ...]
+    jpeg: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """All small pictures of one content."""
+
+    content_hash: bytes
+    thumbnail: bytes
+    strips: tuple[Strip, ...] = ()
+
+
+class Previews:
+    """The open cache. Safe to share between threads."""
+
+    def __init__(self, connection: apsw.Connection | None, path: Path) -> None:
+        """Use `Previews.open`. Without a connection everything is absent."""
+        self._connection = connection
+        self._path = path
+        self._calls = threading.RLock()
+
+    @classmethod
+    def open(cls, folder: Path, *, mode: Mode = "read") -> Self:
+        """Open the cache of the library in `folder`; mode "write" makes it when missing or unusable.
+
+        Raises:
+            LibraryStorageError: (writing) the disk is full, or nothing can be written there.
+        """
+        path = folder / PREVIEWS
+        try:
+            return cls(_open(path, mode), path)
+        except LibraryError:
+            if mode == "read":
+                return cls(None, path)
+        with storage_errors(path):
+            for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+                (folder / name).unlink(missing_ok=True)
+        return cls(_open(path, mode), path)
+
+    def write(self, previews: Sequence[Preview]) -> None:
+        """Keep the pictures of some contents, in one transaction, instead of what was known of them.
+
+        Raises:
+            LibraryStorageError: the disk is full, for example; nothing was written then.
+        """
+        connection = self._writable()
+        with self._calls, storage_errors(self._path), write_transaction(connection):
+            for preview in previews:
+                key = preview.content_hash
+                connection.execute("DELETE FROM strip WHERE content_hash = ?", (key,))
+                connection.execute("INSERT OR REPLACE INTO thumbnail VALUES (?, ?)", (key, preview.thumbnail))
+                connection.executemany(
+                    "INSERT INTO strip VALUES (?, ?, ?, ?)",
+                    [(key, s.t0_ms, " ".join(f"{t:.3f}" for t in s.times_s), s.jpeg) for s in preview.strips],
+                )
+
+    def keep_only(self, content_hashes: Iterable[bytes]) -> int:
+        """Drop the pictures of all other contents; returns how many contents went."""
+        connection = self._writable()
+        with self._calls, storage_errors(self._path), write_transaction(connection):
+            connection.execute("CREATE TEMP TABLE IF NOT EXISTS kept (content_hash BLOB PRIMARY KEY)")
+            connection.execute("DELETE FROM kept")
+            connection.executemany(
+                "INSERT OR IGNORE INTO kept VALUES (?)", ((content,) for content in content_hashes)
+            )
+            before = connection.total_changes()
+            connection.execute("DELETE FROM thumbnail WHERE content_hash NOT IN (SELECT * FROM kept)")
+            dropped = connection.total_changes() - before
+            connection.execute("DELETE FROM strip WHERE content_hash NOT IN (SELECT * FROM kept)")
+            connection.execute("DELETE FROM kept")
+        return dropped
+
+    def thumbnail(self, content_hash: bytes) -> bytes | None:
+        """The JPEG of an item, None when there is none."""
+        row = self._row("SELECT jpeg FROM thumbnail WHERE content_hash = ?", (content_hash,))
+        return None if row is None else bytes(row[0])
+
+    def strip(self, content_hash: bytes, t0_ms: int) -> Strip | None:
+        """The frames of the scene that begins at `t0_ms`, None when there are none."""
+        row = self._row(
+            "SELECT times_s, jpeg FROM strip WHERE content_hash = ? AND t0_ms = ?", (content_hash, t0_ms)
+        )
+        if row is None:
+            return None
+        return Strip(t0_ms, tuple(float(time) for time in row[0].split()), bytes(row[1]))
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._calls:
+            if self._connection is not None:
+                self._connection.close()
+            self._connection = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _writable(self) -> apsw.Connection:
+        if self._connection is None:
+            raise LibraryError(f"{self._path}: the previews are not open for writing.")
+        return self._connection
+
+    def _row(self, query: str, values: tuple[bytes | int, ...]) -> tuple[Any, ...] | None:
+        with self._calls:
+            if self._connection is None:
+                return None
+            # A missing picture is no error, and neither is a damaged page of a cache.
+            with suppress(apsw.Error):
+                row: tuple[Any, ...] | None = self._connection.execute(query, values).fetchone()
+                return row
+        return None
+
+
+def _open(path: Path, mode: Mode) -> apsw.Connection:
+    connection = connect(path, mode=mode)
+    try:
+        with storage_errors(path):
+            (version,) = connection.execute("PRAGMA user_version").fetchone() or (0,)
+            if version == 0 and mode == "write":
+                with write_transaction(connection):
+                    connection.execute(_SCHEMA)
+            elif version != _VERSION:
+                raise LibraryError(f"{path}: made by another version of qvl-local.")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,46 @@
+"""Forgetting files and folders that a person names. Touches the library only."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import InputError
+from .store import Store
+from .survey import is_inside
+
+
+def remove_paths(store: Store, paths: Iterable[str | Path]) -> int:
+    """Forget what lies at `paths` or below: roots with all they hold, single files and failures. Returns
+    how many.
+
+    Raises:
+        InputError: the library knows nothing at one of the paths; nothing was forgotten then.
+    """
+    roots: set[int] = set()
+    files: set[int] = set()
+    for given in paths:
+        path = os.path.abspath(Path(given).expanduser())  # noqa: PTH100 - what is gone cannot be resolved
+        inner, known = _at(store, path)
+        if not inner and not known:
+            raise InputError(f"{given}: the library knows nothing here. Nothing was forgotten.")
+        roots |= inner
+        files |= known
+    removed = sum(store.remove_folder(folder_id) for folder_id in sorted(roots))
+    # What lay in one of the roots went with it and does not count twice.
+    return removed + store.remove(sorted(files))
+
+
+def _at(store: Store, path: str) -> tuple[set[int], set[int]]:
+    """The roots at or below a path, and the media there that belong to a root above it."""
+    space = store.active_space()
+    roots: set[int] = set()
+    files: set[int] = set()
+    for folder in store.folders():
+        if is_inside(folder.path, path):
+            roots.add(folder.id)
+        elif space is not None and is_inside(path, folder.path):
+            prefix = folder.path.rstrip(os.sep) + os.sep
+            files |= {f.media_id for f in store.known(folder.id, space) if is_inside(prefix + f.name, path)}
+    return roots, files
