@@ -150,17 +150,17 @@ def stored_chunks(
     connection: apsw.Connection, space: Space, generation: int, first: int
 ) -> Iterator[CodeChunk]:
     """The persisted chunks from number `first` on."""
-    width = head_bytes(space.identity.dims)
     cursor = connection.execute(
         "SELECT ids, head, tail FROM code WHERE space_id = ? AND generation = ? AND chunk >= ? "
         "ORDER BY chunk",
         (space.id, generation, first),
     )
-    for row in cursor:
+    for stored_ids, head, tail in cursor:
+        ids = np.frombuffer(stored_ids, np.int64)
         yield CodeChunk(
-            np.frombuffer(row[0], np.int64),
-            np.frombuffer(row[1], np.uint8).reshape(-1, width),
-            np.frombuffer(row[2], np.uint8).reshape(-1, space.identity.dims // 8 - width),
+            ids,
+            np.frombuffer(head, np.uint8).reshape(len(ids), -1),
+            np.frombuffer(tail, np.uint8).reshape(len(ids), len(tail) // len(ids)),
         )
 
 

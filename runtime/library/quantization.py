@@ -14,10 +14,14 @@ INT8_MAX = 127
 
 # The range starts at this quantile of |component| ...
 QUANTILE = 0.9995
-# ... widened, because later batches hold vectors that the first one did not foresee.
-HEADROOM = 1.25
+# ... widened, because later batches hold vectors that the first one did not foresee; a small one foresees
+# less.
+HEADROOM = 1.1
+HEADROOM_OF_FEW = 1.25
+FEW = 500
+
 # Ranges tried beyond it, as multiples: embedding models have a few outlier components.
-_WIDENINGS = (1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.2, 16.0)
+_WIDENINGS = (1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4, 4.0, 4.8, 5.6, 6.8, 8.0, 11.2, 16.0)
 
 
 def choose_scale(vectors: NDArray[np.float32]) -> float:
@@ -31,7 +35,8 @@ def choose_scale(vectors: NDArray[np.float32]) -> float:
     start = float(np.quantile(magnitudes, QUANTILE)) or float(magnitudes.max()) or 1.0
     ranges = [start * widening for widening in _WIDENINGS]
     errors = [_squared_error(magnitudes, limit) for limit in ranges]
-    return INT8_MAX / (ranges[int(np.argmin(errors))] * HEADROOM)
+    headroom = HEADROOM_OF_FEW if len(vectors) < FEW else HEADROOM
+    return INT8_MAX / (ranges[int(np.argmin(errors))] * headroom)
 
 
 def _squared_error(magnitudes: NDArray[np.float32], limit: float) -> float:

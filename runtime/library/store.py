@@ -12,6 +12,7 @@ Knows rows and vectors. Does not know how files are found or decoded, or how a m
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -402,17 +403,19 @@ class Store:
 
 def _candidates(connection: apsw.Connection, neighbours: Sequence[Neighbour]) -> tuple[Candidate, ...]:
     """Neighbours with what people want to see of them; their rows exist in the same transaction."""
+    rows = fetch(
+        connection,
+        f"SELECT s.id, s.t0_ms, s.t1_ms, {MEDIA_COLUMNS} FROM json_each(?) j "
+        "CROSS JOIN segment s ON s.id = j.value JOIN media m ON m.id = s.media_id "
+        "JOIN folder f ON f.id = m.folder_id",
+        (json.dumps([neighbour.segment_id for neighbour in neighbours]),),
+    )
+    by_segment = {row[0]: row for row in rows}
     candidates = []
     for neighbour in neighbours:
-        row = fetch_one(
-            connection,
-            f"SELECT {MEDIA_COLUMNS}, s.t0_ms, s.t1_ms FROM segment s JOIN media m ON m.id = s.media_id "
-            "JOIN folder f ON f.id = m.folder_id WHERE s.id = ?",
-            (neighbour.segment_id,),
-        )
-        if row is not None:
-            segment = Segment(neighbour.segment_id, neighbour.media_id, *row[-2:])
-            candidates.append(Candidate(media_item(row[:-2]), segment, neighbour.cosine))
+        segment_id, t0_ms, t1_ms, *media = by_segment[neighbour.segment_id]
+        segment = Segment(segment_id, neighbour.media_id, t0_ms, t1_ms)
+        candidates.append(Candidate(media_item(tuple(media)), segment, neighbour.cosine))
     return tuple(candidates)
 
 

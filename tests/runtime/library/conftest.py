@@ -91,6 +91,12 @@ def content_hash(text: str) -> bytes:
     return sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
+@pytest.fixture(scope="session")
+def maker() -> type[Maker]:
+    """For fixtures that live longer than a test."""
+    return Maker
+
+
 @pytest.fixture
 def make() -> Maker:
     return Maker()
