@@ -34,12 +34,13 @@ def tiny() -> dict[str, Path]:
 def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A maker of checkpoint folders with random weights; the same arguments give the same folder.
 
-    random_checkpoint(role="embedder", hidden=64, layers=3, heads=4, kv_heads=2, head_dim=32, intermediate=96,
-        vision_hidden=48, vision_depth=3, vision_heads=2, vision_intermediate=80, deepstack=(0, 2), grid_side=8,
-        tied=True, dtype="float32", seed=0, prefix="model.", shards=1, rope="4.57") -> Path
+    random_checkpoint(role="embedder", hidden=64, layers=3, heads=4, kv_heads=2, head_dim=32,
+        intermediate=96, vision_hidden=48, vision_depth=3, vision_heads=2, vision_intermediate=80,
+        deepstack=(0, 2), grid_side=8, tied=True, dtype="float32", seed=0, prefix="model.", shards=1,
+        rope="4.57") -> Path
 
-    `role` chooses whose tokenizer it carries. `prefix` leads every tensor name but the head's. `rope` "5" writes
-    transformers 5's dialect of config.json. Do not change the folder: copy it.
+    `role` chooses whose tokenizer it carries. `prefix` leads every tensor name but the head's. `rope` "5"
+    writes transformers 5's dialect of config.json. Do not change the folder: copy it.
     """
     made: dict[str, Path] = {}
 
@@ -55,7 +56,7 @@ def random_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[...,
 
 @pytest.fixture(scope="session")
 def oracle() -> Callable[[Path], Any]:
-    """Loads a checkpoint folder as transformers' Qwen3VLForConditionalGeneration in float32; kept for the session."""
+    """Loads a checkpoint folder as transformers' model in float32, and keeps it for the session."""
     loaded: dict[Path, Any] = {}
 
     def load(folder: Path) -> Any:

@@ -21,9 +21,12 @@ from .bundle import Bundle, Part, Role, verify_files
 from .config import load_config
 from .encoder import open_table
 from .ort_session import OrtSession, SessionOptions
-from .session import Session
+from .piecewise import run_in_pieces
 
 PARITY = "parity.npz"
+
+# Graphs with more weights than this are checked in pieces.
+_LARGE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,11 +124,11 @@ def measure_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Drift
         raise BundleError(f"{bundle.path / PARITY}: holds nothing for the {role}. Export the bundle again.")
     table = open_table(bundle, role)
     levels = len(load_config(bundle.file(part.folder)).vision.deepstack_layers)
-    vision = OrtSession(bundle.file(part.vision), options)
-    seen = {id(record): _see(record, vision) for record in records}
-    del vision  # one graph at a time: the two may not fit into memory together
-    decoder = OrtSession(bundle.file(part.decoder), options)
-    states = [_decode(record, seen[id(record)], table, levels, decoder) for record in records]
+    calls = [call for record in records for call in record.visions]
+    outputs = _run_all(bundle.file(part.vision), [_vision_feeds(call) for call in calls], options)
+    seen = dict(zip(map(id, calls), outputs, strict=True))
+    prompts = [_decoder_feeds(record, seen, table, levels) for record in records]
+    states = [one["pooled"] for one in _run_all(bundle.file(part.decoder), prompts, options)]
     return compare(
         np.concatenate([record.pooled for record in records]), np.concatenate(states), open_head(bundle, part)
     )
@@ -204,45 +207,52 @@ def _record(name: str, values: dict[str, Any]) -> PromptRecord:
     )
 
 
-def _see(record: PromptRecord, vision: Session) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-    """Features [M, H] and deepstack [K, M, H] of all images of a prompt, in order."""
-    features, deepstack = [], []
-    for call in record.visions:
-        outputs = vision.run(
-            {
-                "patches": call.pixels(),
-                "pos_idx": call.pos_idx,
-                "pos_w": call.pos_w,
-                "cos": call.cos,
-                "sin": call.sin,
-            }
-        )
-        levels = outputs["deepstack"]
-        width = levels.shape[-1]
-        features.append(outputs["features"].reshape(-1, width))
-        deepstack.append(levels.reshape(len(levels), -1, width))
-    if not features:
-        return None
-    return np.concatenate(features), np.concatenate(deepstack, axis=1)
+def _run_all(
+    graph: Path, feeds: Sequence[dict[str, NDArray[Any]]], options: SessionOptions
+) -> list[dict[str, NDArray[np.float32]]]:
+    """Run a graph as the runtime would, unless its weights are too large to be loaded for a check."""
+    data = graph.with_name(graph.name + "_data")
+    if options.device == "cpu" and data.is_file() and data.stat().st_size > _LARGE_BYTES:
+        return run_in_pieces(graph, feeds)
+    session = OrtSession(graph, options)
+    return [session.run(one) for one in feeds]
 
 
-def _decode(
+def _vision_feeds(call: VisionRecord) -> dict[str, NDArray[Any]]:
+    return {
+        "patches": call.pixels(),
+        "pos_idx": call.pos_idx,
+        "pos_w": call.pos_w,
+        "cos": call.cos,
+        "sin": call.sin,
+    }
+
+
+def _decoder_feeds(
     record: PromptRecord,
-    seen: tuple[NDArray[np.float32], NDArray[np.float32]] | None,
+    seen: Mapping[int, Mapping[str, NDArray[np.float32]]],
     table: NDArray[Any],
     levels: int,
-    decoder: Session,
-) -> NDArray[np.float32]:
+) -> dict[str, NDArray[Any]]:
+    """Inputs of the decoder; `seen` holds the vision graph's outputs by the id of their call."""
     embeds = table[record.ids].astype(np.float32)
-    deepstack = np.zeros((levels, 1, 1, embeds.shape[-1]), np.float32)
-    if seen is not None:
-        features, extra = seen
-        embeds[record.is_visual] = features
-        deepstack = np.zeros((len(extra), *embeds.shape), np.float32)
-        deepstack[:, record.is_visual] = extra
-    return decoder.run(
-        {"embeds": embeds, "cos": record.cos, "sin": record.sin, "deepstack": deepstack, "last": record.last}
-    )["pooled"]
+    width = embeds.shape[-1]
+    deepstack = np.zeros((levels, 1, 1, width), np.float32)
+    if record.visions:
+        outputs = [seen[id(call)] for call in record.visions]
+        embeds[record.is_visual] = np.concatenate([one["features"].reshape(-1, width) for one in outputs])
+        deepstack = np.zeros((levels, *embeds.shape), np.float32)
+        for level in range(levels):
+            deepstack[level, record.is_visual] = np.concatenate(
+                [one["deepstack"][level].reshape(-1, width) for one in outputs]
+            )
+    return {
+        "embeds": embeds,
+        "cos": record.cos,
+        "sin": record.sin,
+        "deepstack": deepstack,
+        "last": record.last,
+    }
 
 
 def _graphs(bundle: Bundle) -> set[str]:
@@ -252,26 +262,26 @@ def _graphs(bundle: Bundle) -> set[str]:
 
 def _check_graph(bundle: Bundle, relative: str) -> Finding:
     """Every weight that a graph keeps outside must lie in a file of the bundle, within its size."""
-    import onnx_ir
+    import onnx
 
     folder = PurePosixPath(relative).parent
     try:
-        graph = onnx_ir.load(bundle.file(relative)).graph
+        graph = onnx.load(bundle.file(relative), load_external_data=False).graph
     except Exception as error:  # a damaged protobuf fails in many ways
         return Finding("graphs", False, f"{relative}: cannot be read ({error})")
-    for name, value in graph.initializers.items():
-        tensor = value.const_value
-        if not isinstance(tensor, onnx_ir.ExternalTensor):
+    for tensor in graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
             continue
-        location = (folder / str(tensor.location)).as_posix()
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        location = (folder / place.get("location", "")).as_posix()
         record = bundle.manifest.files.get(location)
         if record is None:
             return Finding(
-                "graphs", False, f"{relative}: {name} lies in {location}, not a file of the bundle"
+                "graphs", False, f"{relative}: {tensor.name} lies in {location}, outside the bundle"
             )
-        if (tensor.offset or 0) + (tensor.length or 0) > record.size:
-            return Finding("graphs", False, f"{relative}: {name} lies behind the end of {location}")
-    return Finding("graphs", True, f"{relative}: {len(graph)} nodes, weights inside the bundle")
+        if int(place.get("offset", 0)) + int(place.get("length", 0)) > record.size:
+            return Finding("graphs", False, f"{relative}: {tensor.name} lies behind the end of {location}")
+    return Finding("graphs", True, f"{relative}: {len(graph.node)} nodes, weights inside the bundle")
 
 
 def _check_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Finding:

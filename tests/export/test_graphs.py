@@ -1,4 +1,4 @@
-"""The two graphs and the numpy reference against transformers, on qvl-tiny and on checkpoints of other shapes."""
+"""The two graphs and the numpy reference against transformers, on qvl-tiny and on other shapes."""
 
 from __future__ import annotations
 
