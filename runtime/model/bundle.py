@@ -156,6 +156,13 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{path}: cannot be read ({error}). Export the bundle again.") from error
     manifest = _parse_manifest(raw, path)
     bundle = Bundle(path=folder, manifest=manifest)
+    for part in manifest.parts.values():
+        _confine(part.folder, path)
+        for relative in (part.vision, part.decoder, part.table.file, part.head):
+            if relative is not None and relative not in manifest.files:
+                raise BundleError(
+                    f"{path}: uses {relative!r} without listing it among its files. Export the bundle again."
+                )
     for relative, record in manifest.files.items():
         _confine(relative, path)
         file = bundle.file(relative)

@@ -116,7 +116,7 @@ def find_checkpoints(model: str | Path, *, progress: Progress | None = None) -> 
     folder = Path(model).expanduser()
     if name == TINY:
         return _tiny()
-    if folder.is_dir():
+    if name.strip() and folder.is_dir():
         return _local(folder)
     hub_id = NAMES.get(name.lower(), name)
     if _HUB_ID.fullmatch(hub_id) and not folder.exists():

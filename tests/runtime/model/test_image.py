@@ -212,10 +212,9 @@ def test_any_file_name_will_do(tmp_path, save, picture):
     if sys.platform == "linux":
         names.append(b"invalid-\xff.png")
     for name in names:
-        path = os.path.join(os.fsencode(tmp_path), name)
-        with open(path, "wb") as stream:
-            stream.write(content)
-        assert read_image(os.fsdecode(path)).shape == (40, 40, 3)
+        path = tmp_path / os.fsdecode(name)
+        path.write_bytes(content)
+        assert read_image(str(path)).shape == (40, 40, 3)
 
 
 def test_arrays_of_another_kind_are_refused():

@@ -21,7 +21,7 @@ def oracle_positions(oracle, inputs):
     return positions[:, 0].numpy()
 
 
-def assert_prompt(prompt, oracle, inputs, budget, pictures_first=False):
+def assert_prompt(prompt, oracle, inputs, budget):
     assert prompt.ids.tolist() == inputs["input_ids"][0].tolist()
     if prompt.visions:
         assert np.array_equal(prompt.positions, oracle_positions(oracle, inputs))

@@ -1,4 +1,4 @@
-"""Prompts against transformers' rendering of the checkpoint's own template, and every place a template may be."""
+"""Prompts against transformers' rendering of the checkpoint's template, and every place a template may be."""
 
 import json
 import shutil
@@ -94,9 +94,11 @@ def test_nothing_is_null_but_an_empty_text_is_itself():
 def test_the_reranking_prompt_word_for_word():
     messages = reranking_messages((["two dogs"], 0, 0), ([], 1, 0), instruction=None)
     assert ChatTemplate(PUBLISHED, name="template").render(messages) == (
-        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-        'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n<Instruct>: '
-        "Given a search query, retrieve relevant candidates that answer the query.<Query>:two dogs\n<Document>:"
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
+        'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n'
+        "<|im_start|>user\n<Instruct>: "
+        "Given a search query, retrieve relevant candidates that answer the query.<Query>:two dogs\n"
+        "<Document>:"
         "<|vision_start|><|image_pad|><|vision_end|><|im_end|>\n<|im_start|>assistant\n"
     )
 

@@ -86,7 +86,7 @@ def test_the_reranker_truncates_before_its_header(make, tiny_reranker):
 
 
 def test_too_many_visual_tokens_are_an_error(make):
-    with pytest.raises(InputError, match="images and videos of one input take .* the limit is 50"):
+    with pytest.raises(InputError, match=r"images and videos of one input take .* the limit is 50"):
         make(max_tokens=50).encode("<|image_pad|>" * 60 + HEADER)
 
 

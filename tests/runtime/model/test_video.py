@@ -221,10 +221,9 @@ def test_any_file_name_will_do(film, budget, tmp_path):
     if sys.platform == "linux":
         names.append(b"invalid-\xff.mp4")
     for name in names:
-        path = os.path.join(os.fsencode(tmp_path), name)
-        with open(path, "wb") as stream:
-            stream.write(content)
-        assert len(read_video(os.fsdecode(path), budget=budget).frames) == 12
+        path = tmp_path / os.fsdecode(name)
+        path.write_bytes(content)
+        assert len(read_video(str(path), budget=budget).frames) == 12
 
 
 def test_giant_frames_are_refused(film, budget, monkeypatch):

@@ -1,0 +1,216 @@
+"""Names to bundles: tiny, folders, siblings, the hub, and a cache that exports and hashes once."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from qvl_local.runtime.errors import BundleError, InputError, ModelError, ModelNotFoundError
+from qvl_local.runtime.model import resolve as resolve_module
+from qvl_local.runtime.model.resolve import Checkpoint, export_once, find_checkpoints, resolve
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("QVL_CACHE_DIR", str(folder))
+    return folder
+
+
+@pytest.fixture
+def pair(tmp_path, tiny_folder):
+    """A copy of the tiny pair, to be renamed and changed."""
+    for name in ("embedding", "reranker"):
+        shutil.copytree(tiny_folder / name, tmp_path / "models" / name)
+    return tmp_path / "models"
+
+
+def test_tiny_is_a_pair_exported_once(cache, monkeypatch):
+    first = resolve("tiny")
+    assert set(first.manifest.parts) == {"embedder", "reranker"}
+    assert first.path.parent == cache / "bundles"
+    assert first.part("embedder").decoder_precision == "fp32"
+
+    def refuse(*_args, **_kwargs):
+        raise AssertionError("read or exported again")
+
+    monkeypatch.setattr(resolve_module, "_exporter", refuse)
+    monkeypatch.setattr(resolve_module, "sha256_file", refuse)
+    assert resolve("tiny").path == first.path
+
+
+def test_a_bundle_folder_is_itself(cache):
+    bundle = resolve("tiny")
+    assert resolve(bundle.path).path == bundle.path
+    assert resolve(str(bundle.path), precision="fp32").path == bundle.path
+    with pytest.raises(InputError, match="is a bundle of fp32 weights, not fp16"):
+        resolve(bundle.path, precision="fp16")
+
+
+def test_each_precision_is_a_bundle_of_its_own(cache):
+    half = resolve("tiny", precision="fp16")
+    assert half.part("embedder").decoder_precision == "fp16"
+    assert half.path != resolve("tiny").path
+    with pytest.raises(InputError):
+        resolve("tiny", precision="fp7")
+
+
+def test_a_changed_checkpoint_is_another_bundle_and_a_touched_one_is_not(cache, pair):
+    first = resolve(pair)
+    file = pair / "embedding" / "config.json"
+    os.utime(file, ns=(0, 0))
+    assert resolve(pair).path == first.path
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["text_config"]["rope_theta"] = 123_456.0
+    file.write_text(json.dumps(config), encoding="utf-8")
+    assert resolve(pair).path != first.path
+
+
+def test_a_damaged_bundle_in_the_cache_is_made_again(cache):
+    first = resolve("tiny")
+    for graph in (first.path / "onnx").iterdir():
+        graph.unlink()
+    again = resolve("tiny")
+    assert again.path == first.path
+    assert any((again.path / "onnx").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("embedding", "reranker"),
+        ("My-Embedding-2B", "My-Reranker-2B"),
+        ("my-embedding-2b", "my-reranker-2b"),
+        ("qwen-embedder", "qwen-reranker"),
+    ],
+)
+def test_siblings_are_found_from_either_side(pair, one, other):
+    (pair / "embedding").rename(pair / one)
+    (pair / "reranker").rename(pair / other)
+    for named in (one, other):
+        found = find_checkpoints(pair / named)
+        assert {role: checkpoint.path.name for role, checkpoint in found.items()} == {
+            "embedder": one,
+            "reranker": other,
+        }
+
+
+def test_a_lone_checkpoint_is_a_bundle_of_one(cache, pair):
+    shutil.rmtree(pair / "reranker")
+    assert set(find_checkpoints(pair)) == {"embedder"}
+    assert set(find_checkpoints(pair / "embedding")) == {"embedder"}
+    bundle = resolve(pair / "embedding")
+    with pytest.raises(BundleError, match="holds no reranker"):
+        bundle.part("reranker")
+
+
+def test_relative_and_home_folders(pair, monkeypatch):
+    monkeypatch.chdir(pair)
+    assert set(find_checkpoints("embedding")) == set(find_checkpoints(".")) == {"embedder", "reranker"}
+    monkeypatch.setenv("HOME", str(pair))
+    monkeypatch.setenv("USERPROFILE", str(pair))
+    assert set(find_checkpoints("~/reranker")) == {"embedder", "reranker"}
+
+
+@pytest.mark.parametrize(
+    "name", ["huge", "", " ", "no/such/folder/at/all", "/no/such/folder", "a b/c", "2B "]
+)
+def test_unknown_names_say_what_is_known(name):
+    with pytest.raises(ModelNotFoundError, match=r"no such model\. Give tiny, 2b, 8b, a Hugging Face id"):
+        find_checkpoints(name)
+
+
+def test_a_folder_of_something_else_is_named(tmp_path):
+    with pytest.raises(ModelNotFoundError, match=r"neither a checkpoint \(config\.json\) nor a bundle"):
+        find_checkpoints(tmp_path)
+
+
+def hub_home(tmp_path, tiny_folder, names):
+    """A Hugging Face cache as a download leaves it."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    for name, part in names.items():
+        root = tmp_path / "hf" / "hub" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(tiny_folder / part, root / "snapshots" / commit)
+        (root / "refs").mkdir()
+        (root / "refs" / "main").write_text(commit, encoding="utf-8")
+    return {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+
+
+def found_offline(model, environment):
+    code = (
+        "import sys, json\n"
+        "from qvl_local.runtime.model.resolve import find_checkpoints\n"
+        "from qvl_local.runtime.errors import QvlError\n"
+        "try:\n"
+        "    found = find_checkpoints(sys.argv[1])\n"
+        "    print(json.dumps({r: [c.name, c.revision, str(c.path)] for r, c in found.items()}))\n"
+        "except QvlError as error:\n"
+        "    print(json.dumps({'error': type(error).__name__, 'message': str(error)}))\n"
+    )
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, model],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("model", ["2b", "2B", "Qwen/Qwen3-VL-Embedding-2B", "Qwen/Qwen3-VL-Reranker-2B"])
+def test_one_name_on_the_hub_stands_for_the_pair(model, tmp_path, tiny_folder):
+    names = {"Qwen/Qwen3-VL-Embedding-2B": "embedding", "Qwen/Qwen3-VL-Reranker-2B": "reranker"}
+    found = found_offline(model, hub_home(tmp_path, tiny_folder, names))
+    assert {role: values[0] for role, values in found.items()} == {
+        "embedder": "Qwen/Qwen3-VL-Embedding-2B",
+        "reranker": "Qwen/Qwen3-VL-Reranker-2B",
+    }
+    assert found["embedder"][1] == "0123456789abcdef0123456789abcdef01234567"
+
+
+def test_a_model_without_a_sibling_stands_alone(tmp_path, tiny_folder):
+    found = found_offline("someone/tuned", hub_home(tmp_path, tiny_folder, {"someone/tuned": "embedding"}))
+    assert set(found) == {"embedder"}
+
+
+def test_offline_without_the_files_says_so(tmp_path, tiny_folder):
+    environment = hub_home(tmp_path, tiny_folder, {"someone/else": "embedding"})
+    found = found_offline("8b", environment)
+    assert found["error"] == "ModelError"
+    assert "Qwen/Qwen3-VL-Embedding-8B: cannot be downloaded" in found["message"]
+
+
+def test_a_missing_repository_and_a_missing_sibling(monkeypatch, tmp_path):
+    import huggingface_hub
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    def fake_download(repository, **_):
+        if repository != "someone/A-Embedding":
+            # Its constructor wants a response of the HTTP library that this version of the hub uses.
+            raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_download)
+    with pytest.raises(ModelNotFoundError, match="someone/nothing: no such repository"):
+        find_checkpoints("someone/nothing")
+    steps = []
+    found = find_checkpoints("someone/A-Embedding", progress=lambda step, part: steps.append((step, part)))
+    assert set(found) == {"embedder"}
+    assert steps == [("fetching someone/A-Embedding", 0.0), ("fetching someone/A-Reranker", 0.5)]
+
+
+def test_no_exporter_is_an_error_with_a_remedy(cache, pair, monkeypatch):
+    monkeypatch.setattr(resolve_module, "EXPORTER", "none-of-that-name")
+    with pytest.raises(ModelError, match="No exporter is installed"):
+        export_once({"embedder": Checkpoint(pair / "embedding", "x")}, precision="fp32")
+
+
+def test_a_failed_export_leaves_nothing_behind(cache, pair):
+    (pair / "embedding" / "model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ModelError):
+        resolve(pair)
+    left = [path for path in (cache / "bundles").rglob("*") if path.is_file() and "lock" not in path.name]
+    assert left == []
