@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from ..errors import MediaError, MediaLimitError
 from ..model.pixels import PixelBudget, fit_image_size
-from .formats import SNIFF_BYTES, Format, sniff
+from .formats import Format
+from .photo import damage_named, open_photo, read_format, shrink_early
 from .records import MediaInfo
 from .scenes import SceneSettings
 from .thumbnails import THUMBNAIL_SIDE, make_thumbnail
@@ -76,7 +77,7 @@ def decode_file(task: DecodeTask) -> Iterator[Piece | Description]:
     """
     try:
         with Path(task.path).open("rb") as file:
-            form = _form(file, task.path)
+            form = read_format(file, task.path)
             if form.kind == "photo":
                 yield from _decode_photo(file, form, task)
             else:
@@ -89,55 +90,21 @@ def decode_file(task: DecodeTask) -> Iterator[Piece | Description]:
         raise MediaError(task.path, f"the file cannot be read: {_why(error)}") from error
 
 
-def _form(file: BinaryIO, path: str) -> Format:
-    head = file.read(SNIFF_BYTES)
-    file.seek(0)
-    if not head:
-        raise MediaError(path, "the file is empty")
-    form = sniff(head)
-    if form is None:
-        if not head.strip(b"\0"):
-            raise MediaError(path, "the file holds only zeros; it was probably not copied to its end")
-        raise MediaError(path, "its content is no photo or video of a known format, whatever its name says")
-    return form
-
-
 def _decode_photo(file: BinaryIO, form: Format, task: DecodeTask) -> Iterator[Piece | Description]:
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     from ..model.image import fit_image, to_rgb
     from .probe import describe_photo
 
-    _prepare_pillow(form)
-    # MPO: a JPEG with further pictures behind it, which phones write; the first one counts.
-    openers = ["JPEG", "MPO"] if form.opener == "JPEG" else [form.opener]
-    try:
-        with Image.open(file, formats=openers) as image:
-            _check_size(image.width, image.height, task)
-            info = describe_photo(image)
-            height, width = fit_image_size(image.height, image.width, task.budget)
-            # Let the JPEG decoder halve the picture while twice of what is needed remains.
-            longest = 2 * max(height, width, THUMBNAIL_SIDE)
-            image.draft("RGB", (longest, longest))
-            upright = to_rgb(image)
-    except (MediaError, MemoryError):
-        raise
-    except UnidentifiedImageError:
-        raise MediaError(task.path, f"it begins like a {form.name} file but is damaged") from None
-    except Exception as error:  # decoders raise anything for a hostile file
-        raise MediaError(task.path, _why_damaged(form, error)) from error
+    Image.MAX_IMAGE_PIXELS = None  # in this process; our own limit is checked before anything is decoded
+    with damage_named(task.path, form), open_photo(file, form) as image:
+        _check_size(image.width, image.height, task)
+        info = describe_photo(image)
+        height, width = fit_image_size(image.height, image.width, task.budget)
+        shrink_early(image, max(height, width, THUMBNAIL_SIDE))
+        upright = to_rgb(image)
     yield Piece(0, 0, fit_image(upright, task.budget))
     yield Description(info, make_thumbnail(Image.fromarray(upright)))
-
-
-def _prepare_pillow(form: Format) -> None:
-    from PIL import Image
-
-    Image.MAX_IMAGE_PIXELS = None  # ours is checked instead, before anything is decoded
-    if form.opener == "HEIF":
-        from pillow_heif import register_heif_opener
-
-        register_heif_opener()
 
 
 def _check_size(width: int, height: int, task: DecodeTask) -> None:
@@ -146,13 +113,6 @@ def _check_size(width: int, height: int, task: DecodeTask) -> None:
         raise MediaLimitError(
             task.path, f"{width}x{height} pixels are more than the limit of {limit // 10**6} million"
         )
-
-
-def _why_damaged(form: Format, error: Exception) -> str:
-    text = " ".join(str(error).split())[:200]
-    if "truncated" in text.lower():
-        return f"the {form.name} file is cut short ({text})"
-    return f"the {form.name} file is damaged ({type(error).__name__}: {text})"
 
 
 def _why(error: OSError) -> str:

@@ -15,16 +15,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ..errors import MediaError
+from ..model.image import to_rgb
+from ..model.pixels import PixelBudget, fit_image_size
+from .photo import damage_named, open_photo, read_format, shrink_early
 from .previews import Previews
 from .records import Candidate, MediaItem
+from .thumbnails import THUMBNAIL_SIDE, split_strip
 
 if TYPE_CHECKING:
-    from ..model.pixels import PixelBudget
     from ..model.reranker import Reranker
 
 _THREADS = 8
+# Larger photos take too long in a search, and Pillow warns of them: their thumbnail must do.
+_LARGEST = 80_000_000
 
 
 def logits(
@@ -42,33 +48,38 @@ def logits(
 
 def document(candidate: Candidate, previews: Previews, budget: PixelBudget) -> dict[str, Any] | None:
     """A candidate as an input of the reranker, None when there is nothing to see of it."""
-    if candidate.item.kind == "video":
+    item = candidate.item
+    if item.kind == "video":
         return _scene(candidate, previews, budget)
-    pixels = _photo(candidate.item, budget)
-    if pixels is None:
-        pixels = _thumbnail(candidate.item, previews)
+    thumbnail = previews.thumbnail(item.content_hash)
+    needed = max(fit_image_size(max(item.height, 1), max(item.width, 1), budget))
+    pixels = None
+    if thumbnail is None or needed > THUMBNAIL_SIDE:
+        pixels = _photo(item, budget)
+    if pixels is None and thumbnail is not None:
+        with Image.open(BytesIO(thumbnail), formats=["JPEG"]) as image:
+            pixels = _fitted(image, budget)
     return None if pixels is None else {"image": pixels}
 
 
 def _photo(item: MediaItem, budget: PixelBudget) -> NDArray[np.uint8] | None:
-    from ..model.image import read_image
-
-    if not _is_as_indexed(item):
+    if item.width * item.height > _LARGEST or not _is_as_indexed(item):
         return None
     try:
-        return read_image(item.path, budget=budget, draft=True)
-    except MediaError:
+        with Path(item.path).open("rb") as file:
+            form = read_format(file, item.path)
+            with damage_named(item.path, form), open_photo(file, form) as image:
+                shrink_early(image, max(fit_image_size(image.height, image.width, budget)))
+                return _fitted(image, budget)
+    except (MediaError, OSError):
         return None
 
 
-def _thumbnail(item: MediaItem, previews: Previews) -> NDArray[np.uint8] | None:
-    from PIL import Image
-
-    jpeg = previews.thumbnail(item.content_hash)
-    if jpeg is None:
-        return None
-    with Image.open(BytesIO(jpeg), formats=["JPEG"]) as image:
-        return np.asarray(image.convert("RGB"))
+def _fitted(image: Image.Image, budget: PixelBudget) -> NDArray[np.uint8]:
+    # Pillow's own resize: a grey level off the model's, many times as fast, and threads can share it.
+    upright = Image.fromarray(to_rgb(image))
+    height, width = fit_image_size(upright.height, upright.width, budget)
+    return np.asarray(upright.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _scene(candidate: Candidate, previews: Previews, budget: PixelBudget) -> dict[str, Any] | None:
@@ -77,8 +88,6 @@ def _scene(candidate: Candidate, previews: Previews, budget: PixelBudget) -> dic
     item, segment = candidate.item, candidate.segment
     strip = previews.strip(item.content_hash, segment.t0_ms)
     if strip is not None:
-        from .thumbnails import split_strip
-
         frames = split_strip(strip.jpeg, len(strip.times_s))
         return {"video": VideoFrames(frames=frames, times_s=np.array(strip.times_s))}
     if not _is_as_indexed(item):

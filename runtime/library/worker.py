@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -25,6 +26,7 @@ def serve(run: Callable[[Any], Iterator[Any]], *, memory_mb: int, time_limit_s: 
     Memory is limited where the system can (`RLIMIT_AS`; macOS accepts and ignores it). `time_limit_s` is the
     parent's business; here it only ends a process whose parent was killed while a task hangs.
     """
+    warnings.simplefilter("ignore")  # nobody reads what a decoder thinks of a file; its errors count
     source, target = _private_pipes()
     _limit_memory(memory_mb)
     write_message(target, Ready())

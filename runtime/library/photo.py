@@ -1,0 +1,69 @@
+"""Opening a photo as what its first bytes say it is, and naming what is wrong with it.
+ Pillow is told the one format that a file may be, so that none of its rarer plugins (PostScript, say) ever
+runs, and what only some formats need is imported for those. Limits are the business of those who decode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from ..errors import MediaError
+from .formats import SNIFF_BYTES, Format, sniff
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+def read_format(file: BinaryIO, path: str) -> Format:
+    """What the file is by its content; the file is at its beginning again.
+
+    Raises:
+        MediaError: empty, or nothing that we know.
+    """
+    head = file.read(SNIFF_BYTES)
+    file.seek(0)
+    if not head:
+        raise MediaError(path, "the file is empty")
+    form = sniff(head)
+    if form is None:
+        if not head.strip(b"\0"):
+            raise MediaError(path, "the file holds only zeros; it was probably not copied to its end")
+        raise MediaError(path, "its content is no photo or video of a known format, whatever its name says")
+    return form
+
+
+def open_photo(file: BinaryIO, form: Format) -> Image.Image:
+    """Open the header; nothing is decoded yet. Raises whatever Pillow raises: see `damage_named`."""
+    from PIL import Image
+
+    if form.opener == "HEIF":
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()
+    # MPO: a JPEG with further pictures behind it, which phones write; the first one counts.
+    return Image.open(file, formats=["JPEG", "MPO"] if form.opener == "JPEG" else [form.opener])
+
+
+def shrink_early(image: Image.Image, longest: int) -> None:
+    """Let the JPEG decoder halve a picture, for free, while twice of the `longest` side needed remains."""
+    image.draft("RGB", (2 * longest, 2 * longest))
+
+
+@contextmanager
+def damage_named(path: str, form: Format) -> Iterator[None]:
+    """Turn whatever a decoder raises, and for a hostile file that is anything, into a MediaError."""
+    from PIL import UnidentifiedImageError
+
+    try:
+        yield
+    except (MediaError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise MediaError(path, f"it begins like a {form.name} file but is damaged") from None
+    except Exception as error:
+        text = " ".join(str(error).split())[:200]
+        if "truncated" in text.lower():
+            raise MediaError(path, f"the {form.name} file is cut short ({text})") from error
+        raise MediaError(path, f"the {form.name} file is damaged ({type(error).__name__}: {text})") from error

@@ -1,0 +1,177 @@
+"""Decoding processes that hang, crash, eat memory or talk nonsense: each costs its own task and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qvl_local.runtime.errors import QvlError
+from qvl_local.runtime.library.messages import Done, Failed, Part
+from qvl_local.runtime.library.workers import WorkerPool, WorkerSettings
+
+# A worker whose tasks are Python expressions, so that a test can make it do anything.
+WORKER = """
+import os, signal, sys, time
+from qvl_local.runtime.errors import MediaError
+from qvl_local.runtime.library.worker import serve
+
+def fail(reason):
+    raise MediaError("a.jpg", reason)
+
+def run(task):
+    for part in task:
+        yield eval(part)
+
+serve(run, memory_mb=int(sys.argv[1]), time_limit_s=float(sys.argv[2]))
+"""
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    script = tmp_path_factory.mktemp("worker") / "worker.py"
+    script.write_text(WORKER)
+    return sys.executable, str(script)
+
+
+def run(
+    command: tuple[str, ...], *tasks: list[str], count: int = 2, limit_s: float = 60, memory_mb: int = 4096
+) -> dict[Any, list[Any]]:
+    """Each task's parts and how it ended: a list of values, then `Done` or the reason of the failure."""
+    outcome: dict[Any, list[Any]] = {}
+    settings = WorkerSettings(count, time_limit_s=limit_s, memory_mb=memory_mb)
+    with WorkerPool(settings, command=command) as pool:
+        for key, task in enumerate(tasks):
+            pool.submit(key, task)
+        while pool.open_tasks:
+            if (answer := pool.next()) is None:
+                continue
+            match answer.message:
+                case Part(value=value):
+                    outcome.setdefault(answer.key, []).append(value)
+                case Failed(reason=reason):
+                    outcome.setdefault(answer.key, []).append(reason)
+                case Done():
+                    outcome.setdefault(answer.key, []).append(Done)
+    return outcome
+
+
+def test_parts_come_in_order_and_tasks_keep_apart(command: tuple[str, ...]) -> None:
+    tasks = [[f"({task}, {part})" for part in range(20)] for task in range(30)]
+    outcome = run(command, *tasks, count=3)
+    assert len(outcome) == 30
+    for task, parts in outcome.items():
+        assert parts == [*((task, part) for part in range(20)), Done]
+
+
+def test_large_parts_pass(command: tuple[str, ...]) -> None:
+    (parts,) = run(command, ["b'x' * 30_000_000"]).values()
+    assert len(parts[0]) == 30_000_000
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ("fail('it is torn')", "it is torn"),
+        ("1 / 0", "cannot be decoded: ZeroDivisionError: division by zero"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "its decoder crashed .SIGSEGV"),
+        ("os.abort()", "its decoder crashed .SIGABRT"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "killed by the system, most likely for lack of memory"),
+        ("os._exit(7)", "ended unexpectedly .exit status 7"),
+        ("os.write(3, b'nonsense') and os._exit(0)", "its decoder|ended unexpectedly"),
+        ("sys.exit(3)", "ended unexpectedly .exit status 3"),
+    ],
+)
+def test_a_bad_file_costs_itself(command: tuple[str, ...], task: str, reason: str) -> None:
+    import re
+
+    good = ["'fine'"]
+    outcome = run(command, good, ["'a part first'", task], good, good, count=1)
+    assert [outcome[key] for key in (0, 2, 3)] == [["fine", Done]] * 3
+    assert outcome[1][0] == "a part first"
+    assert re.search(reason, outcome[1][1]), outcome[1][1]
+
+
+@pytest.mark.parametrize("hang", ["time.sleep(600)", "(lambda: [0 for i in iter(int, 1)])()"])
+def test_a_hanging_decoder_is_stopped(command: tuple[str, ...], hang: str) -> None:
+    outcome = run(command, ["'fine'"], [hang], ["'fine'"], count=1, limit_s=2)
+    assert outcome[0] == outcome[2] == ["fine", Done]
+    assert outcome[1] == ["decoding it took longer than the limit of 2 s and was stopped"]
+
+
+def test_the_limit_counts_from_part_to_part(command: tuple[str, ...]) -> None:
+    slow = ["time.sleep(0.8)"] * 4
+    assert run(command, slow, limit_s=2.4) == {0: [None, None, None, None, Done]}
+
+
+@pytest.mark.skipif("sys.platform != 'linux'", reason="only Linux enforces RLIMIT_AS")
+def test_memory_is_limited(command: tuple[str, ...]) -> None:
+    outcome = run(command, ["len(bytearray(3 * 2**30))"], ["'fine'"], count=1, memory_mb=1024)
+    assert "more memory than a worker may use" in outcome[0][0]
+    assert outcome[1] == ["fine", Done]
+
+
+def test_what_a_decoder_prints_does_no_harm(command: tuple[str, ...]) -> None:
+    noisy = ["print('hello') or os.write(1, b'noise') or sys.stdout.flush()", "os.system('echo more')", "5"]
+    assert run(command, noisy) == {0: [None, 0, 5, Done]}
+
+
+def test_a_worker_that_cannot_start_says_so() -> None:
+    with pytest.raises(QvlError, match=r"did not start .exit status 9"):
+        run((sys.executable, "-c", "raise SystemExit(9)"), ["1"])
+    with pytest.raises(QvlError, match="cannot be started"):
+        run(("/no/such/program",), ["1"])
+
+
+def children() -> set[int]:
+    import psutil
+
+    return {child.pid for child in psutil.Process().children(recursive=True) if child.status() != "zombie"}
+
+
+def test_closing_ends_every_process(command: tuple[str, ...]) -> None:
+    before = children()
+    with WorkerPool(WorkerSettings(3), command=command) as pool:
+        for key in range(6):
+            pool.submit(key, ["1", "time.sleep(600)"])
+        answers = 0
+        while answers < 3:
+            answers += pool.next() is not None
+        assert len(children() - before) == 3
+    assert children() - before == set()
+
+
+def gone(pid: int) -> Iterator[bool]:
+    import psutil
+
+    for _ in range(200):
+        yield not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie"
+        time.sleep(0.05)
+
+
+@pytest.mark.skipif("os.name != 'posix'", reason="Windows has no SIGKILL")
+def test_workers_do_not_outlive_a_killed_parent(command: tuple[str, ...], tmp_path: Path) -> None:
+    parent = tmp_path / "parent.py"
+    parent.write_text(
+        "import sys\n"
+        "from qvl_local.runtime.library.workers import WorkerPool, WorkerSettings\n"
+        f"pool = WorkerPool(WorkerSettings(1), command={command!r})\n"
+        "pool.submit(0, ['os.getpid()', 'time.sleep(1)'])\n"
+        "answer = None\n"
+        "while answer is None: answer = pool.next()\n"
+        "print(answer.message.value, flush=True)\n"
+        "import time; time.sleep(600)\n"
+    )
+    process = subprocess.Popen([sys.executable, str(parent)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+    assert any(gone(worker))
