@@ -10,12 +10,15 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -74,11 +77,22 @@ def machine_facts() -> dict[str, Any]:
     }
 
 
-def timed(action: Callable[[], object]) -> tuple[float, float]:
-    """Run once: (milliseconds of wall clock, milliseconds of this process's CPU)."""
+def in_one_thread(module: str) -> None:
+    """Start the benchmark `module` again with one thread for every library, unless that is so already.
+
+    Thread pools read their size when they are loaded, which is before any code of a script runs.
+    """
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    if any(os.environ.get(name) != value for name, value in limits.items()):
+        command = [sys.executable, "-m", module, *sys.argv[1:]]
+        sys.exit(subprocess.run(command, env=os.environ | limits, check=False).returncode)
+
+
+def timed(action: Callable[[], _T]) -> tuple[_T, float, float]:
+    """Run once: what it returned, milliseconds of wall clock, milliseconds of this process's CPU."""
     cpu, wall = time.process_time(), time.perf_counter()
-    action()
-    return (time.perf_counter() - wall) * 1000, (time.process_time() - cpu) * 1000
+    value = action()
+    return value, (time.perf_counter() - wall) * 1000, (time.process_time() - cpu) * 1000
 
 
 def summary(milliseconds: Sequence[float]) -> dict[str, float]:

@@ -39,13 +39,21 @@ def connect(path: Path, *, mode: Mode) -> apsw.Connection:
     with storage_errors(path):
         if mode == "write":
             connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
-            _prepare(connection)
-            # Before the first table only: a no-op in a file that already has pages.
-            connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                _prepare(connection)
+            except BaseException:
+                connection.close()
+                raise
             return connection
         return _connect_for_reading(path)
+
+
+def set_up_for_writing(connection: apsw.Connection) -> None:
+    """The settings that a file keeps; only for a file that is known to be ours."""
+    # Before the first table only: a no-op in a file that already has pages.
+    connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+    fetch(connection, "PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 def _connect_for_reading(path: Path) -> apsw.Connection:

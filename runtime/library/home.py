@@ -11,7 +11,7 @@ from pathlib import Path
 import apsw
 
 from ..errors import LibraryStorageError
-from .connection import connect, storage_errors
+from .connection import connect, set_up_for_writing, storage_errors
 from .migrations import migrate, pending
 
 DATABASE = "library.db"
@@ -42,6 +42,8 @@ def open_for_writing(path: Path) -> apsw.Connection:
     connection = connect(path, mode="write")
     try:
         with storage_errors(path):
+            pending(connection, path)  # refuses a file of another program before anything in it is changed
+            set_up_for_writing(connection)
             migrate(connection, path)
     except BaseException:
         connection.close()

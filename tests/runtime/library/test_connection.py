@@ -209,10 +209,7 @@ def test_a_database_of_another_program_is_refused_and_left_alone(home: Path) -> 
     for mode in ("read", "write"):
         with pytest.raises(LibraryStorageError, match="another program"):
             Store.open(home, mode=mode)  # type: ignore[arg-type]
-    # Opening for writing may have set the journal mode, two bytes of the header, and nothing else.
-    after = (home / "library.db").read_bytes()
-    assert len(after) == len(before)
-    assert after[100:] == before[100:]
+    assert (home / "library.db").read_bytes() == before
 
 
 def test_a_file_in_place_of_the_folder_is_refused(home: Path) -> None:
@@ -247,6 +244,35 @@ def test_a_full_disk_costs_the_open_batch_and_nothing_else(home: Path, make: Any
         store.write([make.photo(folder.id, "late.jpg", vectors[1500])], space)
         assert store.nearest(vectors[1500], limit=1)[0].item.name == "late.jpg"
         assert store._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_a_write_that_the_system_refuses_leaves_the_library_intact(home: Path, make: Any) -> None:
+    vectors = filled(home, make)
+    answer = run(
+        REPORT
+        + """
+import resource, signal
+def write():
+    with Store.open(sys.argv[1], mode="write") as store:
+        (folder,), (space,) = store.folders(), store.spaces()
+        # From here on the system refuses every file larger than this, as a full disk or a quota would.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, resource.RLIM_INFINITY))
+        vector = np.eye(64, dtype=np.float32)[0]
+        for batch in range(50):
+            files = [FoundFile(folder.id, f"{batch} {i}.jpg", 1, 1) for i in range(100)]
+            segments = (EncodedSegment(0, 0, vector),)
+            store.write([IndexedMedia(f, bytes(32), MediaInfo("photo", 1, 1), segments) for f in files], space)
+print(json.dumps(outcome(write)))
+""",
+        home,
+    )
+    assert answer["error"] == "LibraryStorageError"
+    assert str(home) in answer["message"]
+    with Store.open(home, mode="write") as store:
+        assert store._connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        assert store.counts().items % 100 == len(vectors)
+        assert store.nearest(vectors[1], limit=1)[0].item.name == "1.jpg"
 
 
 def test_two_indexers_exclude_each_other_by_process(home: Path, make: Any) -> None:
