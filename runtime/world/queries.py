@@ -237,7 +237,7 @@ def _write_short(wording: Wording) -> str:
             text += " " + rng.choice(MOTION_PHRASES[motion])
         elif rng.random() < 0.6:
             wording.demand(Slot.MOTION)
-            text += rng.choice([" then ", " and then "]) + _name_group(wording, GROUP_B, GROUP_B)
+            text += rng.choice([" then ", ", then ", " and then "]) + _name_group(wording, GROUP_B, GROUP_B)
         text += _maybe_where_or_when(wording, 0.35)
     elif wording.has(Slot.WORD) and draw < 0.4:
         text = wording.sign(_LONE_SIGNS, lower=2 / 3) + _maybe_where_or_when(wording, 0.35)

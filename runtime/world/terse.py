@@ -19,6 +19,7 @@ from .vocabulary import (
     CATEGORIES,
     CATEGORY,
     CATEGORY_OF,
+    COLOURS,
     GROUP_A,
     GROUP_B,
     INVERSE_RELATION,
@@ -36,7 +37,7 @@ from .vocabulary import (
     Time,
     Weather,
 )
-from .wording import Wording, adjectives, plural, with_article
+from .wording import SIZE_WORDS, Wording, adjectives, plural, with_article
 
 _SIGNS = ("{} sign", "sign {}", "sign saying {}", "word {}", "sign with {}", "text {}")
 _RELATIONS = (
@@ -46,6 +47,8 @@ _RELATIONS = (
     ("above", "over"),
     ("below", "under"),
 )
+_PHOTO_MEDIA = ("photo of", "picture of", "pic of", "photos of")
+_CLIP_MEDIA = ("video of", "clip of", "videos of")
 _UNCOUNTED = frozenset({"food", "clothing"})
 _UNTYPED = frozenset({"thing"})
 """Categories that nobody would search for by that word."""
@@ -64,16 +67,38 @@ def write_terse(wording: Wording) -> str:
     elif wording.has(Slot.B_OBJECT) and not clip and draw < 0.5:
         subject = _write_pair(wording)
     elif draw > 0.92:
-        return _add_medium(wording, " ".join(_shuffled(wording, _context(wording, place=1.0))))
+        return _add_medium(wording, _write_surroundings(wording))
     else:
         second = wording.has(Slot.B_OBJECT) and not clip and rng.random() < 0.4
         subject = _name(wording, GROUP_B if second else GROUP_A, GROUP_A)
-        if wording.has(Slot.A_POSITION) and rng.random() < 0.2:
+        if wording.has(Slot.A_POSITION) and rng.random() < 0.35:
             subject += " " + rng.choice(POSITION_TERSE[wording.demand(Slot.A_POSITION)])
     if rng.random() < 0.4:
         return _add_medium(wording, " ".join([subject, *_phrases(wording)]))
     parts = [subject, *_context(wording, place=0.45)]
-    return _add_medium(wording, " ".join(_shuffled(wording, parts) if rng.random() < 0.4 else parts))
+    return _add_medium(wording, _join(wording, _shuffled(wording, parts) if rng.random() < 0.4 else parts))
+
+
+def _write_surroundings(wording: Wording) -> str:
+    """A place, time or weather without a thing: "night city", "rain", "snowing in the city"."""
+    rng = wording.rng
+    if wording.has(Slot.WEATHER) and rng.random() < 0.5:
+        draw = rng.random()
+        if draw < 0.35:
+            return " ".join(_shuffled(wording, [_weather(wording, named=True), _place(wording)]))
+        weather = _weather(wording, named=False)
+        return weather if draw > 0.7 or weather == "rainy" else f"{weather} {wording.place()}"
+    if rng.random() < 0.15:
+        return rng.choice(TIME_TERSE[wording.demand(Slot.TIME)])
+    parts = _context(wording, place=1.0)
+    if len(parts) == 1 and rng.random() < 0.3:
+        parts.append(wording.time())
+        return " ".join(parts)
+    return _join(wording, _shuffled(wording, parts))
+
+
+def _join(wording: Wording, parts: list[str]) -> str:
+    return (", " if wording.rng.random() < 0.07 else " ").join(parts)
 
 
 def _shuffled(wording: Wording, parts: list[str]) -> list[str]:
@@ -87,16 +112,25 @@ def _context(wording: Wording, *, place: float) -> list[str]:
     parts = []
     named = rng.random() < place
     if named:
-        parts.append(rng.choice(PLACES[wording.demand(Slot.PLACE)].terse))
+        parts.append(_place(wording))
     # "day" is what pictures are when nothing is said: it is seldom typed.
     if rng.random() < (0.12 if scene[Slot.TIME] == Time.DAY else 0.45):
         parts.append(rng.choice(TIME_TERSE[wording.demand(Slot.TIME)]))
     if wording.has(Slot.WEATHER) and rng.random() < 0.3:
-        words = WEATHER_TERSE[wording.demand(Slot.WEATHER)]
-        if scene[Slot.WEATHER] == Weather.SNOW and named and scene[Slot.PLACE] != SNOW_FIELD:
-            words = (*words, "snow", "snow")
-        parts.append(rng.choice(words))
+        parts.append(_weather(wording, named=named))
     return parts
+
+
+def _place(wording: Wording) -> str:
+    return wording.rng.choice(PLACES[wording.demand(Slot.PLACE)].terse)
+
+
+def _weather(wording: Wording, *, named: bool) -> str:
+    """ "rain", "snowing"; "snow" too where a place that is not the snowy field is `named`."""
+    words = WEATHER_TERSE[wording.demand(Slot.WEATHER)]
+    if named and wording.scene[Slot.WEATHER] == Weather.SNOW and wording.scene[Slot.PLACE] != SNOW_FIELD:
+        words = (*words, "snow", "snow")
+    return wording.rng.choice(words)
 
 
 def _phrases(wording: Wording) -> list[str]:
@@ -109,6 +143,8 @@ def _phrases(wording: Wording) -> list[str]:
         parts = [wording.time()]
     elif draw < 0.85:
         parts = [wording.place(), wording.time()]
+        if rng.random() < 0.3:
+            parts.reverse()
     elif wording.has(Slot.WEATHER):
         parts = [wording.weather()]
     else:
@@ -190,10 +226,20 @@ def _add_medium(wording: Wording, text: str) -> str:
         return text
     clip = wording.demand(Slot.KIND)
     if rng.random() < 0.6:
-        before = (
-            ["video of", "clip of", "videos of"]
-            if clip
-            else ["photo of", "picture of", "pic of", "photos of"]
-        )
-        return f"{rng.choice(before)} {text}"
+        before = rng.choice(_CLIP_MEDIA if clip else _PHOTO_MEDIA)
+        if _starts_with_one_thing(wording, text) and rng.random() < 0.6:
+            text = with_article(text)
+        return f"{before} {text}"
     return f"{text} {rng.choice(['video', 'clip'] if clip else ['photo', 'pic', 'photos', 'picture'])}"
+
+
+def _starts_with_one_thing(wording: Wording, text: str) -> bool:
+    """Whether an article could stand before the text: "dog beach" but not "dogs", "a dog" or "beach dog"."""
+    thing, count, colour, size, _ = (int(v) for v in wording.constraints[GROUP_A])
+    if thing == ANY or count != ANY or wording.constraints[Slot.B_OBJECT] != ANY:
+        return False
+    if colour != ANY or size != ANY:
+        nouns = (*COLOURS, *SIZE_WORDS.get(Size(size), ())) if size != ANY else COLOURS
+    else:
+        nouns = (CATEGORIES[thing - CATEGORY],) if thing >= CATEGORY else OBJECTS[thing].nouns
+    return not _UNCOUNTED.intersection(nouns) and text.startswith(tuple(nouns))

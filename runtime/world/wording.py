@@ -42,7 +42,7 @@ _PLURALS = {
     "cactus": "cacti",
 }
 _CATEGORY_NOUNS = {"food": "food item", "clothing": "piece of clothing"}
-_SIZE_WORDS = {Size.SMALL: ("small", "tiny", "little"), Size.BIG: ("big", "large", "huge")}
+SIZE_WORDS = {Size.SMALL: ("small", "tiny", "little"), Size.BIG: ("big", "large", "huge")}
 _PLURAL_NAMES = frozenset({"mountains", "snowy peaks", "woods"})
 """Names of places that take no article."""
 
@@ -68,7 +68,7 @@ def category_noun(category: str) -> str:
 
 def adjectives(rng: random.Random, colour: int, size: int) -> str:
     """ "big red " and the like, with a trailing space; empty where both are open."""
-    words = [rng.choice(_SIZE_WORDS[Size(size)])] if size in _SIZE_WORDS else []
+    words = [rng.choice(SIZE_WORDS[Size(size)])] if size in SIZE_WORDS else []
     if colour > 0:
         words.append(COLOURS[colour - 1])
     return "".join(word + " " for word in words)

@@ -213,7 +213,7 @@ def test_relations_read_the_right_way_round(style: Style) -> None:
 def test_motions_and_positions_are_those_of_the_scene(style: Style) -> None:
     rng = random.Random(13)
     heard: set[tuple[Slot, int]] = set()
-    for scene in scenes(14):
+    for scene in scenes(14, count=800):
         text, wanted = query(rng, scene, style)
         clean = text.lower()
         for slot, tables in (
