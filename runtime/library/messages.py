@@ -6,6 +6,8 @@ import pickle
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+_LARGEST = 2**31  # more is no message but a decoder that wrote over its own answers
+
 
 @dataclass(frozen=True, slots=True)
 class Ready:
@@ -42,7 +44,8 @@ def write_message(file: BinaryIO, message: object) -> None:
 def read_message(file: BinaryIO) -> Any:
     """Read one message; None when the other side is gone."""
     head = _read(file, 8)
-    body = _read(file, int.from_bytes(head, "little")) if head is not None else None
+    count = 0 if head is None else int.from_bytes(head, "little")
+    body = _read(file, count) if 0 < count <= _LARGEST else None
     return None if body is None else pickle.loads(body)
 
 

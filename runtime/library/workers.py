@@ -26,6 +26,7 @@ from .messages import Done, Failed, Part, Ready, read_message, write_message
 
 _START_LIMIT_S = 120
 _TICK_S = 0.2
+_DYING_S = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +222,9 @@ class _Worker:
                 self._deadline = None
 
     def _why_it_died(self, process: subprocess.Popen[bytes]) -> str:
+        # Its pipe closes a moment before it is gone, and how it went is what we want to know.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0 if self._is_late else _DYING_S)
         process.kill()
         status = process.wait()
         if self._is_late:
