@@ -262,7 +262,8 @@ def write():
         for batch in range(50):
             files = [FoundFile(folder.id, f"{batch} {i}.jpg", 1, 1) for i in range(100)]
             segments = (EncodedSegment(0, 0, vector),)
-            store.write([IndexedMedia(f, bytes(32), MediaInfo("photo", 1, 1), segments) for f in files], space)
+            info = MediaInfo("photo", 1, 1)
+            store.write([IndexedMedia(file, bytes(32), info, segments) for file in files], space)
 print(json.dumps(outcome(write)))
 """,
         home,
