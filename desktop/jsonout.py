@@ -97,11 +97,12 @@ def library_status(folder: str, found: LibraryStatus) -> Json:
 def exported(bundle: Bundle, seconds: float) -> Json:
     """The object of `export`."""
     manifest = bundle.manifest
+    embedder = manifest.parts.get("embedder")
     return {
         **path_fields(str(bundle.path)),
         "models": {role: part.source.name for role, part in manifest.parts.items()},
         "precision": {role: part.decoder_precision for role, part in manifest.parts.items()},
-        "dims": {role: part.dims for role, part in manifest.parts.items() if role == "embedder"},
+        **({} if embedder is None else {"dims": embedder.dims}),
         "parity": [asdict(figure) for figure in manifest.parity],
         "bytes": sum(record.size for record in manifest.files.values()),
         "seconds": round(seconds, 3),

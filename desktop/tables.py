@@ -233,7 +233,7 @@ def _hits_table(hits: Sequence[Hit]) -> Table:
     table.add_column("file", overflow="fold")
     names = [column.header for column in table.columns]
     for hit in hits:
-        cells = {
+        cells: dict[str, str | Text] = {
             "#": str(hit.rank),
             "score": _score(hit),
             "moment": moment(hit),

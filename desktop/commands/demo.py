@@ -13,10 +13,12 @@ from ..settings import Settings, default_demo_library
 from ..text import home_relative, printable
 
 if TYPE_CHECKING:
-    from qvl_local.runtime.library.records import SearchResult
+    from qvl_local.runtime.library.records import Kind, SearchResult
 
 PICTURES = "Sample pictures"
-SEARCHES = 3
+# What the three searches look for: the third sample query is about things that move.
+KINDS: tuple[Kind | None, ...] = (None, None, "video")
+PHOTOS, CLIPS = 300, 40
 SHOWN = 5
 
 
@@ -36,6 +38,7 @@ def demo(
     pictures = settings.library / PICTURES
 
     from qvl_local.runtime import Library
+    from qvl_local.runtime.library.records import Filters
     from qvl_local.runtime.world.demo import demo_queries, make_sample_library
 
     from ..progress import progress_view
@@ -44,9 +47,12 @@ def demo(
     with Library.open(settings.library, model=settings.model) as opened:
         note(f"Sample pictures and library: {home_relative(str(settings.library))}")
         with progress_view() as view:
-            make_sample_library(pictures, progress=view.files)
+            make_sample_library(pictures, photos=PHOTOS, clips=CLIPS, progress=view.files)
             report = opened.index([pictures], progress=view.index)
-        results = [opened.search(query.text, limit=SHOWN) for query in demo_queries()[:SEARCHES]]
+        results = [
+            opened.search(query.text, limit=SHOWN, filters=Filters(kind=kind))
+            for query, kind in zip(demo_queries(), KINDS)
+        ]
 
     if as_json:
         jsonout.write(

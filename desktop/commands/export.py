@@ -59,7 +59,7 @@ def export(
         raise InputError(f"--precision {precision}: this version exports {' and '.join(PRECISIONS)}.")
     start = time.monotonic()
     with progress_view() as view:
-        sources = _sources(models, view.model)
+        sources = sources_of(models, view.model)
         export_bundle(sources, folder, recipe=Recipe.of(precision, dims=dims), progress=view.model)
     bundle = open_bundle(folder)
     seconds = time.monotonic() - start
@@ -72,7 +72,7 @@ def export(
         print_exported(bundle, seconds)
 
 
-def _sources(models: Sequence[str], progress: Callable[[str, float], None]) -> dict[Role, Checkpoint]:
+def sources_of(models: Sequence[str], progress: Callable[[str, float], None]) -> dict[Role, Checkpoint]:
     """The checkpoints by role: the pair that one name stands for, or two named one by one, in any order."""
     from qvl_local.runtime.model.resolve import find_checkpoints
 

@@ -34,6 +34,7 @@ class Sample(NamedTuple):
     library: Path
     pictures: Path
     broken: Path
+    strangers: Path
     first_index: dict[str, Any]
     first_status: int
 
@@ -55,7 +56,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Sample:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("QVL_LIBRARY", str(root / "library"))
         status, printed = _run_json(["index", str(root / "pictures")], root / "index.json")
-    return Sample(root / "library", root / "pictures", broken, printed, status)
+    return Sample(root / "library", root / "pictures", broken, root / "strangers", printed, status)
 
 
 def _run_json(arguments: list[str], capture: Path) -> tuple[int, dict[str, Any]]:

@@ -136,14 +136,16 @@ def test_similar(sample: Any, cli: Any, cli_json: Any) -> None:
     assert known not in [hit["path"] for hit in printed["results"]]
     assert all(hit["reranker_score"] is None for hit in printed["results"])
 
-    stranger = next((sample.pictures.parent / "strangers").rglob("*.jpg"))
+    stranger = next(
+        path for path in sample.strangers.rglob("*.*") if path.is_file() and path.name[0] != "."
+    )
     assert len(cli_json("similar", str(stranger), "-k", "5")["results"]) == 5
     assert len(cli("similar", known, "-f", "-k", "3").out.splitlines()) == 3
 
 
 def test_status(sample: Any, cli: Any, cli_json: Any) -> None:
     printed = cli_json("status")
-    assert printed["library"] == str(sample.library)
+    assert printed["path"] == str(sample.library)
     assert (printed["items"], printed["photos"], printed["videos"]) == (30, 26, 4)
     assert [folder["path"] for folder in printed["folders"]] == [str(sample.pictures)]
     assert [failure["path"] for failure in printed["failed"]] == [str(sample.broken)]

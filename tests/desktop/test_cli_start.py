@@ -3,7 +3,9 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qvl_local.desktop.cli import app, run
@@ -57,7 +59,7 @@ def test_every_command_and_option_has_help_and_every_command_a_page_section() ->
                 assert parameter.opts[-1] in described, (
                     f"docs/cli.md, {name}: {parameter.opts[-1]} is missing"
                 )
-        assert {"as_json", "debug"} <= {parameter.name for parameter in command.params}
+        assert {"as_json", "_debug"} <= {parameter.name for parameter in command.params}
 
 
 def test_every_command_has_a_schema() -> None:
@@ -65,8 +67,19 @@ def test_every_command_has_a_schema() -> None:
     for name in [*COMMANDS, "error"]:
         schema = json.loads((DOCS / "json" / f"{name}.schema.json").read_text(encoding="utf-8"))
         assert schema["additionalProperties"] is False
-        for field in schema["properties"]:
+        for field in _fields(schema):
             assert f"`{field}`" in page, f"docs/json.md does not explain {name}'s {field}"
+
+
+def _fields(schema: Any) -> Iterator[str]:
+    """Every field that a schema names, at any depth."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {})
+        for part in schema.values():
+            yield from _fields(part)
+    elif isinstance(schema, list):
+        for part in schema:
+            yield from _fields(part)
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

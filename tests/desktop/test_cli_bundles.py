@@ -1,0 +1,119 @@
+"""`export`, `verify`, `doctor` and `demo`: the commands that need no library to begin with."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from qvl_local.desktop.commands.export import sources_of
+
+TINY = Path(__file__).parents[2] / "models" / "tiny"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("bundles")
+
+
+def test_export_then_verify_then_damage(place: Path, cli: Any, cli_json: Any) -> None:
+    bundle = place / "bundle"
+    printed = cli_json("export", "tiny", "--precision", "fp16", "--dims", "128", "-o", str(bundle))
+    assert printed["path"] == str(bundle)
+    assert printed["precision"] == {"embedder": "fp16", "reranker": "fp16"}
+    assert printed["dims"] == 128
+    assert {figure["role"] for figure in printed["parity"]} == {"embedder", "reranker"}
+    files = [file for file in bundle.rglob("*") if file.is_file() and file.name != "qvl.json"]
+    assert printed["bytes"] == sum(file.stat().st_size for file in files)
+
+    assert cli_json("verify", str(bundle))["ok"]
+    outcome = cli("verify", str(bundle))
+    assert outcome.status == 0
+    assert "The bundle is sound." in outcome.out
+
+    head = bundle / "token_head.npy"
+    content = bytearray(head.read_bytes())
+    content[-1] ^= 1
+    head.write_bytes(content)
+    broken = cli_json("verify", str(bundle), status=1)
+    assert not broken["ok"]
+    assert any("token_head.npy" in finding["text"] for finding in broken["findings"] if not finding["ok"])
+    assert cli("verify", str(bundle)).status == 1
+
+    head.unlink()
+    assert cli_json("verify", str(bundle), status=1)["error"]["type"] == "BundleError"
+
+
+def test_export_takes_two_checkpoints_in_any_order() -> None:
+    first, second = str(TINY / "reranker"), str(TINY / "embedding")
+    for names in ([first, second], [second, first]):
+        sources = sources_of(names, lambda _step, _done: None)
+        assert {role: str(source.path) for role, source in sources.items()} == {
+            "embedder": second,
+            "reranker": first,
+        }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "names"),
+    [
+        (["tiny", "--precision", "int8"], 2, "fp32 and fp16"),
+        (["tiny", "tiny", "tiny"], 2, "MODEL"),
+        (["nonesuch"], 1, "nonesuch"),
+        ([str(TINY / "reranker"), str(TINY / "reranker")], 2, "rerankers"),
+        (["tiny", "--dims", "100000"], 2, "100000"),
+    ],
+)
+def test_export_refuses(arguments: list[str], status: int, names: str, cli_json: Any, tmp_path: Path) -> None:
+    error = cli_json("export", *arguments, "-o", str(tmp_path / "bundle"), status=status)["error"]
+    assert names in error["message"]
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_export_leaves_other_folders_alone(cli_json: Any, tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"mine")
+    assert cli_json("export", "tiny", "-o", str(tmp_path), status=2)["error"]["type"] == "InputError"
+    assert [file.name for file in tmp_path.iterdir()] == ["holiday.jpg"]
+
+
+def test_doctor(cli: Any, cli_json: Any, sample: Any) -> None:
+    printed = cli_json("doctor")
+    assert printed["ok"]
+    assert printed["library"]["path"] == str(sample.library)
+    assert printed["library"]["exists"]
+    assert printed["photo"]["model"] == "tiny"
+    assert printed["photo"]["tokens"] * 32 * 32 == printed["photo"]["width"] * printed["photo"]["height"]
+    assert {"name": "tiny", "state": "included"} in printed["models"]
+    shown = cli("doctor")
+    assert shown.status == 0
+    assert "ONNX Runtime" in shown.out
+    assert "Everything is in place." in shown.out
+
+
+def test_doctor_finds_what_stands_in_the_way(cli: Any, cli_json: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    library = str(tmp_path / "file" / "library")
+    printed = cli_json("doctor", "--library", library, "--model", "nonesuch", status=1)
+    assert not printed["ok"]
+    assert any(library in problem for problem in printed["problems"])
+    assert any("nonesuch" in problem for problem in printed["problems"])
+    assert "Problem:" in cli("doctor", "--library", library).out
+
+
+def test_demo_makes_indexes_and_searches(
+    cli: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    demo = sys.modules["qvl_local.desktop.commands.demo"]  # the package exports the function of that name
+
+    monkeypatch.setattr(demo, "PHOTOS", 8)
+    monkeypatch.setattr(demo, "CLIPS", 3)
+    library = str(tmp_path / "demo")
+    printed = cli_json("demo", "--library", library)
+    assert (printed["index"]["photos"], printed["index"]["videos"]) == (8, 3)
+    assert all(search["results"] for search in printed["searches"])
+    assert {hit["kind"] for hit in printed["searches"][2]["results"]} == {"video"}
+
+    again = cli("demo", "--library", library)
+    assert again.status == 0
+    assert "11 unchanged" in again.out
+    assert f"--library {library}" in again.out
+    assert "qvl-local index ~/Pictures --model 2b" in again.out
