@@ -133,9 +133,22 @@ class Bundle:
 
     @property
     def revision(self) -> str:
-        """Short hash of everything that shapes an embedding; part of the vector space's identity."""
+        """Short hash of what shapes an embedding, wherever it came from; part of the vector space's identity.
+
+        Weights and configuration, tokenizer, precision and flavour; the chat template has its own digest.
+        """
         part = self.part("embedder")
-        text = json.dumps([asdict(part), self.manifest.flavour], sort_keys=True)
+        tokenizer = self.manifest.files.get((PurePosixPath(part.folder) / "tokenizer.json").as_posix())
+        text = json.dumps(
+            [
+                part.source.sha256,
+                tokenizer.sha256 if tokenizer is not None else None,
+                part.vision_precision,
+                part.decoder_precision,
+                part.table.dtype,
+                self.manifest.flavour,
+            ]
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

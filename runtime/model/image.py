@@ -6,7 +6,9 @@ Pillow is imported when the first image comes, so that text alone never pays for
 
 from __future__ import annotations
 
+import struct
 import threading
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -52,16 +54,19 @@ def read_image(
         MediaError: there is no such file, it cannot be read, or it is no picture.
     """
     try:
-        with _open(path, max_pixels) as image:
-            if draft and budget is not None and image.format == "JPEG":
+        # Decoders warn of oddities in metadata, on stderr and without the file's name: of no use to anybody.
+        with warnings.catch_warnings(action="ignore"), _open(path, max_pixels) as image:
+            if draft and budget is not None and image.format in ("JPEG", "MPO"):
                 height, width = fit_image_size(image.height, image.width, budget)
                 # EXIF may turn the picture by a right angle, hence the longer side on both axes' behalf.
                 longest = 2 * max(height, width)
                 image.draft("RGB", (longest, longest))
             upright = _upright(image)
             return _to_array(upright) if budget is None else fit_image(upright, budget)
-    except (MediaError, MemoryError):
+    except MediaError:
         raise
+    except MemoryError:
+        raise MediaLimitError(path, "takes more memory than there is") from None
     except FileNotFoundError:
         raise MediaError(path, "no such file") from None
     except Exception as error:
@@ -110,10 +115,12 @@ def _array_to_rgb(array: NDArray[Any]) -> NDArray[np.uint8]:
 def _open(path: str | Path, max_pixels: int) -> Image.Image:
     """Open the header of a picture, under our limit of pixels instead of Pillow's."""
     from PIL import Image
-    from pillow_heif import register_heif_opener
 
-    register_heif_opener()  # idempotent
     with _opening:
+        if _is_iso_media(path):
+            from pillow_heif import register_heif_opener
+
+            register_heif_opener()  # idempotent
         pillow_limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
@@ -127,17 +134,22 @@ def _open(path: str | Path, max_pixels: int) -> Image.Image:
     return image
 
 
+def _is_iso_media(path: str | Path) -> bool:
+    """Whether a file is of the family of HEIC and AVIF; other pictures need not wait for their decoder."""
+    with Path(path).open("rb") as stream:
+        return stream.read(12)[4:8] == b"ftyp"
+
+
 def _upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation; a picture without one passes untouched."""
     from PIL import ImageOps
 
     try:
         turned = ImageOps.exif_transpose(image)
-    except (ValueError, TypeError, KeyError, SyntaxError, OverflowError):
-        # A broken EXIF block says nothing about the pixels, which may be fine.
-        image.load()
-        return image
-    return turned if turned is not None else image
+    except (ValueError, TypeError, KeyError, SyntaxError, OverflowError, struct.error):
+        turned = image  # a broken EXIF block says nothing about the pixels, which may be fine
+    turned.load()
+    return turned
 
 
 def _to_array(image: Image.Image) -> NDArray[np.uint8]:

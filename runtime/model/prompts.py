@@ -26,6 +26,9 @@ RERANKING_SYSTEM = (
 )
 EMPTY = "NULL"
 
+# Shapes of conversations whose frames are kept on disk; a search knows a handful.
+_FRAMES_KEPT = 64
+
 
 # Texts, number of images, number of videos.
 Content: TypeAlias = tuple[Sequence[str], int, int]
@@ -108,7 +111,7 @@ class ChatTemplate:
         )
         if shape not in self._known:
             self._known[shape] = self._find_frame(messages, slots)
-            if self._store is not None:
+            if self._store is not None and len(self._known) <= _FRAMES_KEPT:
                 write_atomically(self._store, json.dumps(self._known))
         return self._known[shape]
 

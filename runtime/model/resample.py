@@ -32,6 +32,7 @@ class _Block:
     """Weights of `count` outputs from `first_out` on, over the inputs from `first_in` on: [inputs, count]."""
 
     first_out: int
+    count: int
     first_in: int
     weights: NDArray[np.floating[Any]]
 
@@ -49,39 +50,49 @@ def resample(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uin
     """Resize uint8 [h, w, 3] to `size` (height, width)."""
     height, width = size
     if pixels.shape[1] != width:
-        pixels = _along_rows(pixels, width)
+        pixels = _widths(pixels, width)
     if pixels.shape[0] != height:
-        pixels = _along_rows(pixels.swapaxes(0, 1), height).swapaxes(0, 1)
+        pixels = _heights(pixels, height)
     return np.ascontiguousarray(pixels)
 
 
-def _along_rows(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
-    """Resize the second axis of uint8 [h, w, 3]."""
+def _widths(pixels: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    """Resize the second axis of uint8 [h, w, 3], some rows at a time."""
     height, before, channels = pixels.shape
     plan = _plan(before, width)
-    out = np.empty((height, channels, width), dtype=np.uint8)
-    half = plan.dtype(2.0 ** (plan.precision - 1))
-    unit = plan.dtype(2.0**-plan.precision)
+    out = np.empty((height, width, channels), dtype=np.uint8)
     step = max(1, _VALUES_AT_ONCE // (before * channels))
     for top in range(0, height, step):
-        # Channels before columns: one product then serves all of them.
-        chunk = pixels[top : top + step].swapaxes(1, 2).astype(plan.dtype)
-        rows = len(chunk)
-        flat = chunk.reshape(rows * channels, before)
-        wide = np.empty((rows * channels, width), dtype=plan.dtype)
+        # Channels before columns, so that one product serves all of them.
+        rows = np.ascontiguousarray(pixels[top : top + step].swapaxes(1, 2)).astype(plan.dtype)
+        flat = rows.reshape(-1, before)
+        sums = np.empty((len(flat), width), dtype=plan.dtype)
         for block in plan.blocks:
-            inputs, outputs = block.weights.shape
-            np.matmul(
-                flat[:, block.first_in : block.first_in + inputs],
-                block.weights,
-                out=wide[:, block.first_out : block.first_out + outputs],
-            )
-        wide += half
-        wide *= unit
-        np.floor(wide, out=wide)
-        np.clip(wide, 0, 255, out=wide)
-        out[top : top + step] = wide.reshape(rows, channels, width)
-    return out.swapaxes(1, 2)
+            inputs = flat[:, block.first_in : block.first_in + len(block.weights)]
+            np.matmul(inputs, block.weights, out=sums[:, block.first_out : block.first_out + block.count])
+        done = _rounded(sums, plan).reshape(-1, channels, width)
+        out[top : top + step] = done.swapaxes(1, 2)
+    return out
+
+
+def _heights(pixels: NDArray[np.uint8], height: int) -> NDArray[np.uint8]:
+    """Resize the first axis of uint8 [h, w, 3], one block of rows at a time."""
+    before, width, channels = pixels.shape
+    plan = _plan(before, height)
+    out = np.empty((height, width * channels), dtype=np.uint8)
+    flat = np.ascontiguousarray(pixels).reshape(before, width * channels)
+    for block in plan.blocks:
+        inputs = flat[block.first_in : block.first_in + len(block.weights)].astype(plan.dtype)
+        out[block.first_out : block.first_out + block.count] = _rounded(block.weights.T @ inputs, plan)
+    return out.reshape(height, width, channels)
+
+
+def _rounded(sums: NDArray[np.floating[Any]], plan: _Pass) -> NDArray[np.uint8]:
+    """Fixed-point sums to grey levels: half up, clipped. Works in place."""
+    sums += plan.dtype(2.0 ** (plan.precision - 1))
+    sums *= plan.dtype(2.0**-plan.precision)
+    np.clip(sums, 0, 255, out=sums)
+    return sums.astype(np.uint8)  # truncation is the floor, now that nothing is negative
 
 
 @lru_cache(maxsize=128)
@@ -123,7 +134,7 @@ def _block(
     for output in range(start, stop):
         low, high = int(first[output]), int(last[output])
         band[low - first_in : high - first_in, output - start] = weights[output, : high - low]
-    return _Block(first_out=start, first_in=first_in, weights=band)
+    return _Block(first_out=start, count=stop - start, first_in=first_in, weights=band)
 
 
 def _cubic(x: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -93,6 +93,10 @@ def test_newer_formats_and_damaged_manifests_are_named(folder):
 
 def test_the_revision_follows_the_weights(folder):
     before = open_bundle(folder).revision
+    edit(folder, lambda raw: raw["parts"]["embedder"]["source"].update({"name": "another name for it"}))
     assert before == open_bundle(folder).revision
+    edit(folder, lambda raw: raw["files"]["tokenizer.json"].update({"sha256": "1" * 64}))
+    retokenized = open_bundle(folder).revision
+    assert retokenized != before
     edit(folder, lambda raw: raw["parts"]["embedder"]["source"].update({"sha256": "0" * 64}))
-    assert open_bundle(folder).revision != before
+    assert open_bundle(folder).revision not in (before, retokenized)

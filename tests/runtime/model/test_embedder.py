@@ -1,5 +1,6 @@
 """The embedder end to end, on exported bundles: transformers' vectors, batches, widths, laziness, errors."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from qvl_local.runtime import Embedder
-from qvl_local.runtime.errors import InputError, MediaError
+from qvl_local.runtime.errors import BundleError, InputError, MediaError
+from qvl_local.runtime.model.bundle import open_bundle
 from qvl_local.runtime.model.pixels import fit_image_size
 from qvl_local.runtime.model.video import VideoFrames
 
@@ -230,3 +232,14 @@ def test_a_text_loads_no_more_than_it_needs(embedder):
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_a_text_never_opens_the_vision_graph(tmp_path, embedder, picture):
+    shutil.copytree(embedder.bundle.path, tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle")
+    graph = bundle.file(bundle.part("embedder").vision)
+    graph.write_bytes(b"\xff" * graph.stat().st_size)
+    damaged = Embedder.open(tmp_path / "bundle", threads=1)
+    assert np.array_equal(damaged.embed([{"text": "a"}]), embedder.embed([{"text": "a"}]))
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        damaged.embed([{"image": picture(64, 64)}])

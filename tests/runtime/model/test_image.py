@@ -224,3 +224,18 @@ def test_arrays_of_another_kind_are_refused():
     assert to_rgb(np.zeros((4, 5), np.uint8)).shape == (4, 5, 3)
     assert to_rgb(np.zeros((4, 5, 1), np.uint8)).shape == (4, 5, 3)
     assert (to_rgb(np.zeros((4, 5, 4), np.uint8)) == 255).all()
+
+
+def test_a_broken_exif_block_does_not_cost_the_picture(save, picture):
+    pixels = picture(48, 64)
+    exif = b"Exif\x00\x00II*\x00\x08\x00\x00\x00\x05\x00\x12\x01\x03\x00\xff\xff\xff\x7f\x06\x00\x00\x00"
+    read = read_image(save(pixels, "odd.jpg", exif=exif, quality=95))
+    assert np.abs(read.astype(int) - pixels).mean() < 10
+
+
+def test_phones_that_store_several_pictures_in_a_jpeg(save, picture, budget):
+    first, second = Image.fromarray(picture(900, 1200, 1)), Image.fromarray(picture(900, 1200, 2))
+    path = save(first, "phone.jpg", format="MPO", save_all=True, append_images=[second], quality=95)
+    exact = read_image(path, budget=budget).astype(int)
+    assert np.abs(read_image(path, budget=budget, draft=True).astype(int) - exact).mean() < 2
+    assert np.abs(fit_image(first, budget).astype(int) - exact).mean() < 3

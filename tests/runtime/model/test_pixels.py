@@ -1,6 +1,7 @@
 """Sizes, sampling and patches against the Hugging Face processors."""
 
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -204,6 +205,10 @@ def test_missing_or_damaged_settings_are_named(tmp_path):
     write(tmp_path, preprocessor_config={"size": {}})
     with pytest.raises(CheckpointError, match="patch_size"):
         load_budget(tmp_path)
+
+
+def test_a_budget_crosses_process_borders():
+    assert pickle.loads(pickle.dumps(SMALL)) == SMALL
 
 
 def test_a_description_is_stable_and_tells_budgets_apart():
