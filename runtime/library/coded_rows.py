@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
-
 import apsw
 import numpy as np
 from numpy.typing import NDArray
@@ -19,34 +17,33 @@ from .codes import (
     measure_centre,
     stored_chunks,
 )
-from .hamming import closest, hamming
+from .hamming import column_distances, row_distances, smallest, words
 from .records import Space
-
-_T = TypeVar("_T", bound=np.generic)
 
 
 class CodedRows:
     """All codes of one space: first the persisted rows, behind them the fresh ones that no chunk holds yet.
 
-    320 bytes a vector of 2048 dimensions. Rows are in rising order of their segment id.
+    264 bytes a vector of 2048 dimensions. Rows are in rising order of their segment id.
     """
 
     def __init__(self, space: Space) -> None:
         self._space = space
         self._centre: Centre | None = None
         self._forget()
-        self._searches = 0
 
     def _forget(self) -> None:
-        width = head_bytes(self._space.identity.dims)
+        head = head_bytes(self._space.identity.dims)
+        tail = self._space.identity.dims // 8 - head
         self._generation = 0
         self._chunks = 0
         self._persisted = 0
         self._rows = 0
         self._last_dropped = 0
         self._ids = np.empty(0, np.int64)
-        self._head = np.empty((0, width), np.uint8)
-        self._tail = np.empty((0, self._space.identity.dims // 8 - width), np.uint8)
+        # The leading bits by column, for a scan over all rows; the others by row, for looking at a few.
+        self._head = np.empty((-(-head // 8), 0), np.uint64)
+        self._tail = np.empty((0, -(-tail // 8)), np.uint64)
 
     @property
     def ids(self) -> NDArray[np.int64]:
@@ -83,47 +80,45 @@ class CodedRows:
         """
         assert self._centre is not None
         bits = self._centre.query_bits(query)
-        width = min(len(bits), self._head.shape[1])
+        width = head_bytes(self._space.identity.dims)
         head, tail = bits[:width], bits[width:]
-        # Slicing before gathering keeps both contiguous for a truncated query.
-        codes = self._head[: self._rows, :width]
-        self._searches += 1
-        wanted = first if len(tail) else second
-        positions, distances = closest(
-            codes if among is None else codes[among], head, wanted, with_faiss=self._searches > 1
-        )
-        if among is not None:
-            positions = among[positions]
+        # A truncated query says nothing about the bits behind its own.
+        head_mask, tail_mask = words(np.full_like(head, 255)), words(np.full_like(tail, 255))
+        columns = self._head[:, : self._rows] if among is None else self._head[:, among]
+        distances = column_distances(columns, words(head), head_mask)
+        chosen = smallest(distances, first if len(tail) else second)
+        positions = chosen if among is None else among[chosen]
         if len(tail) and len(positions) > second:
-            distances = distances + hamming(self._tail[positions, : len(tail)], tail)
-            positions = positions[np.argpartition(distances, second)[:second]]
-        return self._ids[np.sort(positions)]
+            both = distances[chosen] + row_distances(self._tail[positions], words(tail), tail_mask)
+            positions = positions[smallest(both, second)]
+        return self._ids[positions]
 
     def _put(self, chunk: CodeChunk) -> None:
         end = self._rows + len(chunk.ids)
         if end > len(self._ids):
             # Room to grow, so that appending chunk after chunk copies each row only a few times.
-            capacity = max(end, self._rows + self._rows // 4, 4 * CHUNK_ROWS)
-            self._ids = _grown(self._ids, capacity)
-            self._head = _grown(self._head, capacity)
-            self._tail = _grown(self._tail, capacity)
+            self._reserve(max(end, self._rows + self._rows // 4, 4 * CHUNK_ROWS))
         self._ids[self._rows : end] = chunk.ids
-        self._head[self._rows : end] = chunk.head
-        self._tail[self._rows : end] = chunk.tail
+        self._head[:, self._rows : end] = words(chunk.head).T
+        self._tail[self._rows : end] = words(chunk.tail)
         self._rows = end
+
+    def _reserve(self, capacity: int) -> None:
+        ids, head, tail = self._ids, self._head, self._tail
+        self._ids = np.empty(capacity, np.int64)
+        self._head = np.empty((len(head), capacity), np.uint64)
+        self._tail = np.empty((capacity, tail.shape[1]), np.uint64)
+        self._ids[: self._rows] = ids[: self._rows]
+        self._head[:, : self._rows] = head[:, : self._rows]
+        self._tail[: self._rows] = tail[: self._rows]
 
     def _drop(self, dropped: list[tuple[int, int]]) -> None:
         if not dropped:
             return
         gone = np.array([segment_id for _, segment_id in dropped], np.int64)
         keep = np.flatnonzero(~np.isin(self.ids, gone))
-        for array in (self._ids, self._head, self._tail):
-            array[: len(keep)] = array[keep]
+        self._ids[: len(keep)] = self._ids[keep]
+        self._head[:, : len(keep)] = self._head[:, keep]
+        self._tail[: len(keep)] = self._tail[keep]
         self._rows = len(keep)
         self._last_dropped = dropped[-1][0]
-
-
-def _grown(array: NDArray[_T], capacity: int) -> NDArray[_T]:
-    larger = np.empty((capacity, *array.shape[1:]), array.dtype)
-    larger[: len(array)] = array
-    return larger

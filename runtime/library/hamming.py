@@ -1,7 +1,7 @@
-"""The codes closest to a query's code, by Hamming distance.
+"""Hamming distances between codes, and the smallest of them, in numpy.
 
-Two ways to one answer. Measured at 1,000,000 codes of 512 bits, 4000 wanted, one thread: faiss 6 ms, numpy
-45 ms; but importing faiss takes 250 to 500 ms, which a process that answers one query never earns back.
+Codes are uint64 words, padded with zero bits. One thread, 1,000,000 codes of 512 bits: 10 ms for the
+distances and 2 ms to choose 4000. faiss needs 6 ms for both, but 250 ms to be imported and 69 MB of disk.
 """
 
 from __future__ import annotations
@@ -9,53 +9,59 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_BLOCK = 8192
+# Rows at a time: one column of them as words stays in the second-level cache.
+_BLOCK = 32_768
 
 
-def closest(
-    codes: NDArray[np.uint8], query: NDArray[np.uint8], wanted: int, *, with_faiss: bool
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The rows of `codes` (uint8 [n, bytes]) nearest to `query` (uint8 [bytes]): positions and distances.
+def words(bits: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """uint8 [..., bytes] -> uint64 [..., ceil(bytes / 8)], padded with zero bits."""
+    missing = -bits.shape[-1] % 8
+    if missing:
+        bits = np.concatenate([bits, np.zeros((*bits.shape[:-1], missing), np.uint8)], axis=-1)
+    return np.ascontiguousarray(bits).view(np.uint64)
 
-    At most `wanted` rows, in no particular order; of equally distant rows the first ones.
+
+def column_distances(
+    columns: NDArray[np.uint64], query: NDArray[np.uint64], mask: NDArray[np.uint64]
+) -> NDArray[np.uint16]:
+    """The differing bits of each code under `mask`: columns uint64 [>= w, n], query and mask uint64 [w].
+
+    Codes lie in columns, word by word, so that every operation runs over neighbours in memory: four times as
+    fast as over rows of eight words.
     """
-    if wanted >= len(codes):
-        return np.arange(len(codes)), hamming(codes, query)
-    if with_faiss:
-        return _by_faiss(codes, query, wanted)
-    distances = hamming(codes, query)
-    # Counting beats partial sorting: distances are small whole numbers.
-    below = np.cumsum(np.bincount(distances))
-    limit = int(np.searchsorted(below, wanted))
-    sure = np.flatnonzero(distances < limit)
-    ties = np.flatnonzero(distances == limit)[: wanted - len(sure)]
-    positions = np.concatenate([sure, ties])
-    return positions, distances[positions]
-
-
-def hamming(codes: NDArray[np.uint8], query: NDArray[np.uint8]) -> NDArray[np.int32]:
-    """The number of differing bits of each row: uint8 [n, bytes] and uint8 [bytes] -> int32 [n]."""
-    rows, wanted = _words(codes), _words(query)
-    distances = np.empty(len(codes), np.int32)
-    for start in range(0, len(codes), _BLOCK):
-        differing = np.bitwise_count(rows[start : start + _BLOCK] ^ wanted)
-        np.add.reduce(differing, axis=1, dtype=np.int32, out=distances[start : start + _BLOCK])
+    distances = np.zeros(columns.shape[1], np.uint16)
+    for start in range(0, len(distances), _BLOCK):
+        block = distances[start : start + _BLOCK]
+        for column, word, bits in zip(columns, query, mask, strict=False):
+            differing = column[start : start + _BLOCK] ^ word
+            if bits != _ALL:
+                differing &= bits
+            block += np.bitwise_count(differing)
     return distances
 
 
-def _by_faiss(
-    codes: NDArray[np.uint8], query: NDArray[np.uint8], wanted: int
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    import faiss
-
-    # One query leaves nothing to share out, and waking a pool of threads costs more than the scan.
-    faiss.omp_set_num_threads(1)
-    # "mc" counts distances instead of keeping a heap: 9.0 -> 6.1 ms at 4000 of a million.
-    distances, positions = faiss.knn_hamming(query[None], np.ascontiguousarray(codes), wanted, variant="mc")
-    return positions[0], distances[0]
+def row_distances(
+    rows: NDArray[np.uint64], query: NDArray[np.uint64], mask: NDArray[np.uint64]
+) -> NDArray[np.int64]:
+    """The same for codes in rows: uint64 [n, >= w]."""
+    differing = (rows[:, : len(query)] ^ query) & mask
+    counted: NDArray[np.int64] = np.bitwise_count(differing).sum(axis=1, dtype=np.int64)
+    return counted
 
 
-def _words(codes: NDArray[np.uint8]) -> NDArray[np.unsignedinteger]:
-    """The same bits in the widest words that fit, for fewer operations."""
-    codes = np.ascontiguousarray(codes)
-    return codes.view(np.uint64) if codes.shape[-1] % 8 == 0 else codes
+def smallest(distances: NDArray[np.integer], wanted: int) -> NDArray[np.int64]:
+    """The positions of the `wanted` smallest distances, rising; of equal ones the first."""
+    if wanted >= len(distances):
+        return np.arange(len(distances))
+    # Counting beats partial sorting: distances are small whole numbers.
+    below = np.cumsum(np.bincount(distances))
+    limit = int(np.searchsorted(below, wanted))
+    candidates = np.flatnonzero(distances <= limit)
+    surplus = len(candidates) - wanted
+    if surplus == 0:
+        return candidates
+    ties = np.flatnonzero(distances[candidates] == limit)
+    return np.delete(candidates, ties[len(ties) - surplus :])
+
+
+_ALL = np.uint64(0xFFFF_FFFF_FFFF_FFFF)

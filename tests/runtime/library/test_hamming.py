@@ -1,30 +1,40 @@
-"""faiss, numpy and the definition agree."""
+"""The distances are those of the definition, and the smallest are the smallest."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from qvl_local.runtime.library.hamming import closest, hamming
+from hypothesis import given
+from hypothesis import strategies as st
+from qvl_local.runtime.library.hamming import column_distances, row_distances, smallest, words
 
 
-@pytest.mark.parametrize("width", [8, 20, 64])
-@pytest.mark.parametrize("with_faiss", [False, True])
-def test_the_closest_are_the_closest(width: int, with_faiss: bool) -> None:
+@pytest.mark.parametrize("width", [1, 8, 20, 64])
+@pytest.mark.parametrize("used", [1.0, 0.7])
+def test_distances_are_counted_bits(width: int, used: float) -> None:
     rng = np.random.default_rng(3)
-    codes = rng.integers(0, 256, (20_000, width), dtype=np.uint8)
-    query = rng.integers(0, 256, width, dtype=np.uint8)
-    expected = np.unpackbits(codes ^ query, axis=1).sum(axis=1)
-    np.testing.assert_array_equal(hamming(codes, query), expected)
-    for wanted in (1, 300, 19_999):
-        positions, distances = closest(codes, query, wanted, with_faiss=with_faiss)
-        np.testing.assert_array_equal(expected[positions], distances)
-        # Equally distant rows: the first ones, so that both ways return the same rows.
-        assert sorted(positions) == sorted(np.argsort(expected, kind="stable")[:wanted])
+    codes = rng.integers(0, 256, (40_000, width), dtype=np.uint8)
+    # A truncated query has fewer bytes than the codes; the others must not count.
+    length = max(1, int(used * width))
+    query = rng.integers(0, 256, length, dtype=np.uint8)
+    mask = words(np.full(length, 255, np.uint8))
+    expected = np.unpackbits(codes[:, :length] ^ query, axis=1).sum(axis=1)
+    columns = np.ascontiguousarray(words(codes).T)
+    np.testing.assert_array_equal(column_distances(columns, words(query), mask), expected)
+    np.testing.assert_array_equal(row_distances(words(codes), words(query), mask), expected)
 
 
-def test_wanting_more_than_there_is_returns_all() -> None:
-    codes = np.zeros((5, 8), np.uint8)
-    for with_faiss in (False, True):
-        positions, distances = closest(codes, np.full(8, 255, np.uint8), 9, with_faiss=with_faiss)
-        assert positions.tolist() == [0, 1, 2, 3, 4]
-        assert distances.tolist() == [64] * 5
+@given(
+    distances=st.lists(st.integers(0, 12), min_size=1, max_size=60),
+    wanted=st.integers(1, 70),
+)
+def test_the_smallest_are_the_first_of_a_stable_sort(distances: list[int], wanted: int) -> None:
+    values = np.array(distances, np.uint16)
+    expected = sorted(np.argsort(values, kind="stable")[:wanted].tolist())
+    assert smallest(values, wanted).tolist() == expected
+
+
+def test_words_are_padded_with_zeros() -> None:
+    bits = np.array([[1, 0, 0, 0, 0, 0, 0, 0, 2]], np.uint8)
+    np.testing.assert_array_equal(words(bits), [[1, 2]])
+    assert words(np.empty((5, 0), np.uint8)).shape == (5, 0)
