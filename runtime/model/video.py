@@ -7,7 +7,7 @@ included. Damage in the middle costs the frames that it hits. PyAV is imported w
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,8 @@ def read_video(
     try:
         with _open(path) as container:
             stream = _video_stream(container, path)
-            plan = _plan(container, stream, budget, start_s, end_s, fps, max_frames)
+            total = _number_of_frames(container, stream) or _counted(path)
+            plan = _plan(stream, total, budget, start_s, end_s, fps, max_frames)
             chosen: list[NDArray[np.uint8]] = []
             times: list[float] = []
             size: tuple[int, int] | None = None
@@ -209,17 +210,16 @@ def _attached_picture() -> Any:
 
 
 def _plan(
-    container: InputContainer,
     stream: VideoStream,
+    total: int,
     budget: PixelBudget,
     start_s: float,
     end_s: float | None,
     fps: float | None,
     max_frames: int | None,
 ) -> _Plan:
-    rate = float(stream.average_rate or stream.guessed_rate or stream.base_rate or 24)
+    rate = _rate(stream)
     origin = float((stream.start_time or 0) * (stream.time_base or 0))
-    total = stream.frames or round(_duration_s(container, stream) * rate)
     first = min(max(round(start_s * rate), 0), max(total - 1, 0))
     last = total if end_s is None else min(max(round(end_s * rate), first + 1), max(total, first + 1))
     most = max_frames or budget.max_frames
@@ -233,10 +233,29 @@ def _plan(
     return _Plan(times_s=tuple(i / rate for i in indices), origin_s=origin + first / rate, frame_s=1 / rate)
 
 
-def _duration_s(container: InputContainer, stream: VideoStream) -> float:
+def _rate(stream: VideoStream) -> float:
+    """Frames a second, on average; 24 where nothing is known, as transformers assumes."""
+    return float(stream.average_rate or stream.guessed_rate or stream.base_rate or 24)
+
+
+def _number_of_frames(container: InputContainer, stream: VideoStream) -> int:
+    """How many frames a film has by its own account; 0 if it has none."""
+    if stream.frames:
+        return stream.frames
     if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return (container.duration or 0) / 1_000_000
+        return round(float(stream.duration * stream.time_base) * _rate(stream))
+    return round((container.duration or 0) / 1_000_000 * _rate(stream))
+
+
+def _counted(path: str | Path) -> int:
+    """How many frames a raw or broken-off stream has: its packets are counted, not decoded."""
+    import av
+
+    count = 0
+    with _open(path) as container, suppress(av.error.FFmpegError):
+        for packet in container.demux(_video_stream(container, path)):
+            count += packet.size > 0
+    return count
 
 
 def _pick(container: InputContainer, stream: VideoStream, plan: _Plan) -> Iterator[tuple[float, VideoFrame]]:
@@ -253,9 +272,10 @@ def _pick(container: InputContainer, stream: VideoStream, plan: _Plan) -> Iterat
     while not ended:
         ended = True
         for frame in _decode(container, stream, seek_to):
-            if frame.time is None:
-                continue
-            now = frame.time - plan.origin_s
+            if frame.time is not None:
+                now = frame.time - plan.origin_s
+            else:  # raw streams carry no times: the frames are counted
+                now = 0.0 if latest is None else latest[0] + plan.frame_s
             latest = (now, frame)
             while at < len(wanted) and now >= wanted[at] - plan.frame_s / 2:
                 if now <= wanted[at] + slack:

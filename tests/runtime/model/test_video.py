@@ -12,6 +12,7 @@ import pytest
 from qvl_local.runtime.errors import InputError, MediaError, MediaLimitError
 from qvl_local.runtime.model import video as video_module
 from qvl_local.runtime.model.pixels import load_budget
+from qvl_local.runtime.model.resample import resample
 from qvl_local.runtime.model.video import VideoFrames, fit_frames, from_list, read_video, thin_out
 from transformers import Qwen3VLVideoProcessor
 from transformers.video_utils import VideoMetadata
@@ -90,6 +91,20 @@ def test_containers_and_codecs(film, budget, name, codec):
     assert len(got.frames) == 6
     brightness = got.frames[:, 60:].mean(axis=(1, 2, 3))
     assert (np.diff(brightness) > 5).all()
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.h264", "a.flv"])
+def test_streams_without_a_table_of_frames(film, budget, name):
+    path = film(name, codec="libx264" if name != "a.flv" else "flv1", frames=50, rate=10)
+    whole = all_frames(path)
+    got = read_video(path, budget=budget)
+    assert 4 <= len(got.frames) <= 16
+    fitted = np.stack([resample(frame, got.frames.shape[1:3]) for frame in whole])
+    for time, frame in zip(got.times_s, got.frames, strict=True):
+        # A raw stream does not even know its rate; ffmpeg then assumes 25 a second.
+        rate = 25 if name == "a.h264" else 10
+        best = np.abs(fitted.astype(int) - frame).mean(axis=(1, 2, 3)).argmin()
+        assert abs(best / rate - time) <= 1 / rate
 
 
 def test_a_stretch_is_sampled_as_if_it_were_a_film(film, budget):
