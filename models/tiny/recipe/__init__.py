@@ -1,0 +1,1 @@
+"""How qvl-tiny was trained: a checkout's tool, not part of the wheel."""
