@@ -95,11 +95,12 @@ def survey(
         inside = list(_known_inside(store, space, place, folders))
         known |= {(file.folder_id, file.name): file for file in inside}
         missing = [file for file in inside if (file.folder_id, file.name) not in here]
-        if missing and not here and Path(place.path).is_dir() and not place.name and not seen.unread:
+        items = sum(file.state != "failed" for file in missing)
+        if items and not here and not place.name and not seen.unread:
             failures.append(
                 Failure(
                     place.path,
-                    f"the folder is empty now; its {len(missing)} known files are kept, in case a disk is "
+                    f"the folder is empty now; its {items} known files are kept, in case a disk is "
                     f"not connected. If they are gone for good: qvl-local remove '{place.path}'",
                 )
             )

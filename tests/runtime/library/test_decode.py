@@ -70,7 +70,15 @@ def test_a_turned_photo_is_upright_in_every_respect(tmp_path: Path, budget: Pixe
 
 
 @pytest.mark.parametrize(
-    ("mode", "fill"), [("CMYK", (0, 255, 255, 0)), ("L", 120), ("P", 3), ("RGBA", (200, 0, 0, 128)), ("LA", (90, 200)), ("1", 1)]
+    ("mode", "fill"),
+    [
+        ("CMYK", (0, 255, 255, 0)),
+        ("L", 120),
+        ("P", 3),
+        ("RGBA", (200, 0, 0, 128)),
+        ("LA", (90, 200)),
+        ("1", 1),
+    ],
 )
 def test_unusual_modes(tmp_path: Path, budget: PixelBudget, mode: str, fill: Any) -> None:
     name = "a.jpg" if mode == "CMYK" else "a.png"
@@ -161,7 +169,9 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path, budget: P
     header = struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
     rows = zlib.compress(b"\0" * 1_000_000)
     path = tmp_path / "bomb.png"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b""))
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
     with pytest.raises(MediaLimitError, match="50000x50000 pixels are more than the limit of 200 million"):
         decode(path, budget)
 
@@ -209,7 +219,11 @@ def test_a_long_video_by_its_key_frames(tmp_path: Path, media: Any, budget: Pixe
     # A key frame every half second is as often as the model looks: nothing else need be decoded.
     path = media.video(tmp_path / "a.mp4", [(RED, 24), (BLUE, 16)], keyframe_every=6)
     pieces, _ = decode(path, budget)
-    assert [(round(p.t0_ms, -3), round(p.t1_ms, -3)) for p in pieces] == [(0, 20000), (20000, 24000), (24000, 40000)]
+    assert [(round(p.t0_ms, -3), round(p.t1_ms, -3)) for p in pieces] == [
+        (0, 20000),
+        (20000, 24000),
+        (24000, 40000),
+    ]
     assert [len(p.pixels.frames) for p in pieces] == [16, 8, 16]  # type: ignore[union-attr]
 
 

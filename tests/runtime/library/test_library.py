@@ -40,7 +40,7 @@ RED, BLUE, GREEN = (200, 30, 30), (30, 30, 200), (20, 160, 40)
 def world(tmp_path_factory: pytest.TempPathFactory, tiny_bundle: str) -> tuple[Path, Path, Any]:
     """A folder of rendered media, the library that was made of it, and the report."""
     root = tmp_path_factory.mktemp("world")
-    make_sample_library(root / "media", photos=30, clips=5, seed=5)
+    make_sample_library(root / "media", photos=20, clips=3, seed=5)
     with Library.open(root / "library", model=tiny_bundle, settings=SETTINGS) as library:
         report = library.index([root / "media"])
     return root / "media", root / "library", report
@@ -89,15 +89,15 @@ def found(result: SearchResult) -> list[str]:
 
 def test_the_first_report_counts_everything(world: tuple[Path, Path, Any]) -> None:
     _, _, report = world
-    assert (report.items, report.photos, report.videos) == (35, 30, 5)
-    assert changes(report) == (35, 0, 0, 0)
-    assert report.segments >= 35
+    assert (report.items, report.photos, report.videos) == (23, 20, 3)
+    assert changes(report) == (23, 0, 0, 0)
+    assert report.segments >= 23
     assert report.failed == ()
     assert report.seconds > 0
 
 
 def test_a_photo_is_its_own_best_match(world: tuple[Path, Path, Any], searched: Library) -> None:
-    hits = searched.search(limit=100).hits if False else searched.search("a dog", limit=100, rerank=False).hits
+    hits = searched.search("a dog", limit=100, rerank=False).hits
     photos = [hit for hit in hits if hit.kind == "photo"][:5]
     for photo in photos:
         result = searched.search(image=photo.path, limit=1, rerank=False)
@@ -117,11 +117,11 @@ def test_hits_are_ranked_and_described(searched: Library) -> None:
 
 
 def test_without_reranking_the_cosine_decides(searched: Library) -> None:
-    result = searched.search("dogs at night", limit=35, rerank=False)
+    result = searched.search("dogs at night", limit=23, rerank=False)
     cosines = [hit.embedding_score for hit in result.hits]
     assert cosines == sorted(cosines, reverse=True)
     assert all(hit.reranker_score is None for hit in result.hits)
-    assert len(result.hits) == 35
+    assert len(result.hits) == 23
     assert "rerank" not in result.timings_ms
 
 
@@ -132,7 +132,7 @@ def test_only_the_top_is_reranked(searched: Library) -> None:
 
 def test_videos_come_with_their_moment(searched: Library) -> None:
     result = searched.search("a dog", filters=Filters(kind="video"), limit=10)
-    assert len(result.hits) == 5
+    assert len(result.hits) == 3
     for hit in result.hits:
         assert hit.start_s is not None
         assert hit.end_s is not None
@@ -145,7 +145,7 @@ def test_filters_narrow_the_search(searched: Library) -> None:
     late = searched.search("a dog", limit=100, filters=Filters(after=cut), rerank=False).hits
     expected = {hit.path for hit in everything if hit.taken_at and hit.taken_at >= cut}
     assert {hit.path for hit in late} == expected
-    assert 0 < len(expected) < 35
+    assert 0 < len(expected) < 23
 
 
 def test_words_and_picture_together(searched: Library) -> None:
@@ -157,14 +157,16 @@ def test_words_and_picture_together(searched: Library) -> None:
 
 
 def test_similar_leaves_the_file_itself_out(world: tuple[Path, Path, Any], searched: Library) -> None:
-    for hit in searched.search("a dog", limit=35, rerank=False).hits[::9]:
+    for hit in searched.search("a dog", limit=23, rerank=False).hits[::7]:
         result = searched.similar(hit.path, limit=5)
         assert len(result.hits) == 5
         assert hit.path not in {other.path for other in result.hits}
 
 
-def test_similar_to_a_stranger_embeds_it(world: tuple[Path, Path, Any], searched: Library, tmp_path: Path) -> None:
-    hits = searched.search("a dog", limit=35, rerank=False).hits
+def test_similar_to_a_stranger_embeds_it(
+    world: tuple[Path, Path, Any], searched: Library, tmp_path: Path
+) -> None:
+    hits = searched.search("a dog", limit=23, rerank=False).hits
     for kind in ("photo", "video"):
         known = next(hit for hit in hits if hit.kind == kind)
         stranger = shutil.copy(known.path, tmp_path / f"stranger{Path(known.path).suffix}")
@@ -172,7 +174,8 @@ def test_similar_to_a_stranger_embeds_it(world: tuple[Path, Path, Any], searched
 
 
 @pytest.mark.parametrize(
-    ("query", "message"), [("", "empty"), ("   \n", "empty"), (None, "empty"), ("dog " * 25_000, "99,999 characters")]
+    ("query", "message"),
+    [("", "empty"), ("   \n", "empty"), (None, "empty"), ("dog " * 25_000, "99,999 characters")],
 )
 def test_queries_that_make_no_sense(searched: Library, query: str | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
@@ -198,7 +201,7 @@ def test_a_picture_that_cannot_be_read(searched: Library, tmp_path: Path) -> Non
 
 def test_status_without_a_model(searched: Library, world: tuple[Path, Path, Any], tiny_bundle: str) -> None:
     status = searched.status()
-    assert (status.counts.items, status.counts.failed) == (35, 0)
+    assert (status.counts.items, status.counts.failed) == (23, 0)
     assert status.folders == (str(world[0]),)
     assert (status.model, status.dims) == (tiny_bundle, 256)
     assert status.size > 100_000
@@ -305,7 +308,12 @@ def test_changed_files_are_read_again_and_gone_ones_forgotten(
     report = library.index([album])
     assert changes(report) == (1, 1, 2, 1)
     assert (report.items, report.photos, report.videos) == (4, 3, 1)
-    assert sorted(found(library.search("x", limit=9, rerank=False))) == ["blue.png", "new.jpg", "red.jpg", "two.mp4"]
+    assert sorted(found(library.search("x", limit=9, rerank=False))) == [
+        "blue.png",
+        "new.jpg",
+        "red.jpg",
+        "two.mp4",
+    ]
     assert library.similar(album / "red.jpg", limit=1).hits[0].path == str(album / "sub" / "blue.png")
 
 
@@ -355,7 +363,7 @@ def test_a_path_that_is_not_there_stops_before_anything(album: Path, opened: Cal
     with pytest.raises(InputError, match="nowhere"):
         library.index([album, album / "nowhere"])
     (album / "notes.txt").write_text("hello")
-    with pytest.raises(InputError, match="notes.txt"):
+    with pytest.raises(InputError, match=r"notes\.txt"):
         library.index([album / "notes.txt"])
     assert library.status().folders == ()
 
@@ -380,7 +388,9 @@ def test_an_unplugged_disk_keeps_its_place(album: Path, opened: Callable[..., Li
     assert changes(library.index([album])) == (0, 0, 4, 0)
 
 
-def test_hits_whose_file_is_gone_are_shown_by_their_previews(album: Path, opened: Callable[..., Library]) -> None:
+def test_hits_whose_file_is_gone_are_shown_by_their_previews(
+    album: Path, opened: Callable[..., Library]
+) -> None:
     library = opened()
     library.index([album])
     before = library.search("red", limit=9)
@@ -464,7 +474,9 @@ def test_progress_tells_every_file(album: Path, opened: Callable[..., Library]) 
     (album / "bad.jpg").write_bytes(b"bad")
     told: list[IndexProgress] = []
     opened().index([album], progress=told.append)
-    assert [step.stage for step in told] == sorted((s.stage for s in told), key=["scan", "embed", "remove"].index)
+    assert [step.stage for step in told] == sorted(
+        (s.stage for s in told), key=["scan", "embed", "remove"].index
+    )
     embedded = [step for step in told if step.stage == "embed"]
     assert [step.done for step in embedded] == [1, 2, 3, 4, 5]
     assert {step.total for step in embedded} == {5}
@@ -480,7 +492,9 @@ def test_another_pixel_budget_is_another_space(
     other = tmp_path / "other"
     shutil.copytree(tiny_bundle, other)
     manifest = other / "qvl.json"
-    manifest.write_text(manifest.read_text(encoding="utf-8").replace("tiny/embedding", "tiny/other"), encoding="utf-8")
+    manifest.write_text(
+        manifest.read_text(encoding="utf-8").replace("tiny/embedding", "tiny/other"), encoding="utf-8"
+    )
     with Library.open(library.path, model=other, settings=SETTINGS) as changed:
         with pytest.raises(LibraryError, match="was indexed with"):
             changed.search("red")

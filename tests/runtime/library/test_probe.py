@@ -68,7 +68,9 @@ def test_a_full_set_of_tags(tmp_path: Path, media: Any, name: str) -> None:
     assert info.duration_s is None
 
 
-@pytest.mark.parametrize(("orientation", "size"), [(1, (64, 48)), (3, (64, 48)), (6, (48, 64)), (8, (48, 64))])
+@pytest.mark.parametrize(
+    ("orientation", "size"), [(1, (64, 48)), (3, (64, 48)), (6, (48, 64)), (8, (48, 64))]
+)
 def test_the_size_is_that_of_the_upright_picture(
     tmp_path: Path, media: Any, orientation: int, size: tuple[int, int]
 ) -> None:
@@ -87,7 +89,10 @@ def test_a_picture_without_tags_knows_only_its_size(tmp_path: Path, media: Any) 
         ({"gps": {29: "2019:07:08", 7: (9.0, 10.0, 11.0)}}, datetime(2019, 7, 8, 9, 10, 11)),
         ({"gps": {29: "2019:07:08"}}, datetime(2019, 7, 8)),
         ({"main": {DATE_TIME: "2018:01:01 00:00:00"}}, datetime(2018, 1, 1)),
-        ({"main": {DATE_TIME: "2018:01:01 00:00:00"}, "photo": {0x9003: "0000:00:00 00:00:00"}}, datetime(2018, 1, 1)),
+        (
+            {"main": {DATE_TIME: "2018:01:01 00:00:00"}, "photo": {0x9003: "0000:00:00 00:00:00"}},
+            datetime(2018, 1, 1),
+        ),
     ],
 )
 def test_dates_come_in_order_of_trust(tmp_path: Path, media: Any, tags: Any, expected: datetime) -> None:

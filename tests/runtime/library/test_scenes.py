@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ def looks(scenes: list[tuple[tuple[int, int, int], float]], *, fps: float = 4.0)
     return made
 
 
-def cut(made: list[Look], budget: PixelBudget, *, duration_ms: int | None = None, **settings: Any) -> list[Scene]:
+def cut(
+    made: list[Look], budget: PixelBudget, *, duration_ms: int | None = None, **settings: Any
+) -> list[Scene]:
     return list(cut_scenes(made, duration_ms=duration_ms, settings=SceneSettings(**settings), budget=budget))
 
 
@@ -48,7 +51,7 @@ def test_a_cut_is_found_where_it_is(budget: PixelBudget) -> None:
 def test_scenes_cover_the_film_without_gaps(budget: PixelBudget) -> None:
     scenes = cut(looks([(RED, 31), (BLUE, 47), (GREEN, 2.5)]), budget)
     assert scenes[0].t0_ms == 0
-    assert all(before.t1_ms == after.t0_ms for before, after in zip(scenes, scenes[1:]))
+    assert all(before.t1_ms == after.t0_ms for before, after in itertools.pairwise(scenes))
     assert scenes[-1].t1_ms == 80500
     for scene in scenes:
         assert all(scene.t0_ms <= look.t_ms < scene.t1_ms for look in scene.looks)

@@ -12,7 +12,8 @@ from qvl_local.runtime.library.thumbnails import make_strip, make_thumbnail, spl
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((1600, 1200), (320, 240)), ((300, 200), (300, 200)), ((20000, 20), (320, 1)), ((1, 1), (1, 1))]
+    ("size", "expected"),
+    [((1600, 1200), (320, 240)), ((300, 200), (300, 200)), ((20000, 20), (320, 1)), ((1, 1), (1, 1))],
 )
 def test_a_thumbnail_fits_and_is_never_larger(size: tuple[int, int], expected: tuple[int, int]) -> None:
     image = Image.new("RGB", size, (200, 100, 50))

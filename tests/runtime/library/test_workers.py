@@ -1,4 +1,4 @@
-"""Decoding processes that hang, crash, eat memory or talk nonsense: each costs its own task and nothing else."""
+"""Decoding processes that hang, crash, eat memory or talk nonsense: each costs its own task alone."""
 
 from __future__ import annotations
 
