@@ -93,7 +93,8 @@ class _Model:
         self, topic: NDArray[np.float32], event: NDArray[np.float32], item: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         parts = [np.sqrt(_TOPIC) * topic, np.sqrt(_EVENT) * event, np.sqrt(_ITEM) * item]
-        return np.concatenate(parts, axis=1).astype(np.float32) @ self.directions
+        latent: NDArray[np.float32] = np.concatenate(parts, axis=1).astype(np.float32) @ self.directions
+        return latent
 
     def _placed(
         self, rng: np.random.Generator, latent: NDArray[np.float32], centre: NDArray[np.float32], noise: float
@@ -105,4 +106,5 @@ class _Model:
 
 
 def _normal(rng: np.random.Generator, *shape: int) -> NDArray[np.float32]:
-    return rng.standard_normal(shape, dtype=np.float32)
+    values: NDArray[np.float32] = rng.standard_normal(shape, dtype=np.float32)
+    return values

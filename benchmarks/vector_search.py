@@ -41,7 +41,7 @@ from qvl_local.runtime.library.records import (
 )
 from qvl_local.runtime.library.store import Store
 
-from benchmarks.runner import in_one_thread, record, summary, timed
+from benchmarks.runner import RESULTS, in_one_thread, record, summary, timed
 from benchmarks.synthetic import Collection, generate
 
 K = 100
@@ -74,9 +74,8 @@ def main() -> None:
             work / "vectors.npy", count=sizes[-1], dims=options.dims, queries=options.queries, seed=SEED
         )
         results = [_run(collection, size, work) for size in sizes]
-        path = record(
-            "vector_search", {"dims": options.dims, "k": K, "threads": 1, "seed": SEED, "sizes": results}
-        )
+        facts = {"dims": options.dims, "k": K, "threads": 1, "seed": SEED, "sizes": results}
+        path = record("vector_search", facts, folder=options.results)
         print(f"wrote {path}", file=sys.stderr)
     finally:
         shutil.rmtree(work)
@@ -89,6 +88,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--sizes", default="10000,100000,1000000", help="comma-separated numbers of vectors")
     parser.add_argument("--dims", type=int, default=2048)
     parser.add_argument("--queries", type=int, default=200)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for the JSON file")
     parser.add_argument(
         "--workdir", default=None, help="where the synthetic data goes (default: system temp)"
     )
@@ -258,7 +258,7 @@ def _measure_filter(
     store: Store, vectors: NDArray[np.float32], queries: NDArray[np.float32], part: float
 ) -> dict[str, Any]:
     """Search among the newest `part` of the photos; the first search with a filter also evaluates it."""
-    first = len(vectors) - int(part * len(vectors))
+    first = len(vectors) - max(1, int(part * len(vectors)))
     filters = Filters(after=FIRST_PHOTO + timedelta(minutes=first))
     truth = _exact(vectors[first:], queries) + first
     answer = _library_answer(store, filters)
@@ -283,14 +283,14 @@ from qvl_local.runtime.library.store import Store
 query = np.load(sys.argv[2])
 start = time.perf_counter()
 with Store.open(sys.argv[1]) as store:
-    opened = time.perf_counter()
+    opened, cpu = time.perf_counter(), time.process_time()
     store.nearest(query, limit=100)
-    done = time.perf_counter()
+    done, cpu = time.perf_counter(), time.process_time() - cpu
 # Not getrusage: its peak is inherited from the parent, which maps gigabytes.
 status = Path("/proc/self/status")
 lines = status.read_text().splitlines() if status.exists() else []
 peak = next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0)
-print((opened - start) * 1000, (done - opened) * 1000, peak)
+print((opened - start) * 1000, (done - opened) * 1000, cpu * 1000, peak)
 """
 
 
@@ -306,8 +306,8 @@ def _first_search(folder: Path, query: NDArray[np.float32], work: Path) -> dict[
             check=True,
         ).stdout
         samples.append([float(part) for part in output.split()])
-    opened, searched, peak = np.median(np.array(samples), axis=0)
-    return {"open_ms": round(opened, 1), "search_ms": round(searched, 1), "peak_rss_mb": round(peak, 1)}
+    opened, searched, cpu, peak = np.median(np.array(samples), axis=0).round(1).tolist()
+    return {"open_ms": opened, "search_ms": searched, "search_cpu_ms": cpu, "peak_rss_mb": peak}
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ class FileLock:
         if not _try_lock(self._descriptor):
             owner = _read_owner(self._descriptor)
             os.close(self._descriptor)
-            raise LibraryBusyError(busy.format(owner=owner))
+            # Not str.format: the message holds a path, and a path may hold braces.
+            raise LibraryBusyError(busy.replace("{owner}", owner))
         with storage_errors(path):
             os.ftruncate(self._descriptor, 0)
             os.lseek(self._descriptor, 0, os.SEEK_SET)

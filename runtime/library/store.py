@@ -99,8 +99,8 @@ class Store:
         claim_folder(home)
         lock = FileLock(
             home / LOCK,
-            busy=f"{home}: {{owner}} is indexing into this library. Wait until it is done, or stop it; "
-            "searching works meanwhile.",
+            busy=f"{home}: {{owner}} is indexing into this library. "
+            "Wait until it is done, or stop it; searching works meanwhile.",
         )
         try:
             return cls(home, open_for_writing(path), mode, lock)
@@ -120,9 +120,12 @@ class Store:
         """Close the file and, for a writer, let the next indexer in."""
         with self._calls:
             self._searches.clear()
-            self._connection.close()
-            if self._lock is not None:
-                self._lock.release()
+            try:
+                with storage_errors(self.folder / DATABASE):
+                    self._connection.close()
+            finally:
+                if self._lock is not None:
+                    self._lock.release()
 
     def __enter__(self) -> Self:
         return self

@@ -84,6 +84,14 @@ def filled(home: Path, make: Any) -> np.ndarray[Any, Any]:
     return vectors
 
 
+def test_a_folder_may_have_any_name(tmp_path: Path, make: Any) -> None:
+    # The path travels to SQLite as a URI for reading.
+    for name in ("100% #1?mode=memory&x", "a b+c", "ü/'quote\"", "file:x"):
+        vectors = filled(tmp_path / name, make)
+        with Store.open(tmp_path / name) as store:
+            assert store.nearest(vectors[4], limit=1)[0].item.name == "4.jpg"
+
+
 def test_a_read_only_folder_can_be_searched_and_not_indexed(public_home: Path, make: Any) -> None:
     vector = filled(public_home, make)[3]
     np.save(public_home.parent / "query.npy", vector)
@@ -305,7 +313,9 @@ def test_two_indexers_exclude_each_other_by_process(home: Path, make: Any) -> No
     Store.open(home, mode="write").close()
 
 
-def test_two_indexers_exclude_each_other_within_a_process(home: Path) -> None:
+@pytest.mark.parametrize("name", ["library", "{x} {owner} %s", "naïve ☃"])
+def test_two_indexers_exclude_each_other_within_a_process(tmp_path: Path, name: str) -> None:
+    home = tmp_path / name
     with Store.open(home, mode="write"), pytest.raises(LibraryBusyError, match=f"process {os.getpid()}"):
         Store.open(home, mode="write")
     Store.open(home, mode="write").close()
