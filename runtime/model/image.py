@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -118,9 +119,7 @@ def _open(path: str | Path, max_pixels: int) -> Image.Image:
 
     with _opening:
         if _is_iso_media(path):
-            from pillow_heif import register_heif_opener
-
-            register_heif_opener()  # idempotent
+            _register_heif()
         pillow_limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
@@ -132,6 +131,14 @@ def _open(path: str | Path, max_pixels: int) -> Image.Image:
         image.close()
         raise MediaLimitError(path, f"{size} pixels are more than the limit of {max_pixels:,}")
     return image
+
+
+def _register_heif() -> None:
+    """Teach Pillow HEIC. Without the decoder Pillow reads AVIF, and says of HEIC that it cannot."""
+    with suppress(ImportError):
+        from pillow_heif import register_heif_opener
+
+        register_heif_opener()  # idempotent
 
 
 def _is_iso_media(path: str | Path) -> bool:

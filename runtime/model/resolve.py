@@ -236,17 +236,19 @@ def _from_hub(hub_id: str, progress: Progress | None) -> dict[Role, Checkpoint]:
 def _download(repository: str) -> Path:
     """The snapshot folder of a repository's needed files."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(repository, allow_patterns=list(CHECKPOINT_FILES)))
     except RepositoryNotFoundError:
         raise ModelNotFoundError(
-            f"{repository}: no such repository on Hugging Face, or it asks for a login (hf auth login)."
+            f"{repository}: neither a folder here nor a repository on Hugging Face, or one that asks for a "
+            "login (hf auth login)."
         ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # the hub passes on whatever its HTTP library, of either kind, raises
+        first_line = (str(error).splitlines() or [repr(error)])[0]
         raise ModelError(
-            f"{repository}: cannot be downloaded ({str(error).splitlines()[0] if str(error) else error!r}). "
+            f"{repository}: cannot be downloaded ({first_line}). "
             "Check the network, or HF_HUB_OFFLINE, and try again; `tiny` needs no download."
         ) from error
 

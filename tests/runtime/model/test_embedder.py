@@ -110,7 +110,7 @@ def test_other_checkpoints_too(shape, cases, tmp_path, make_checkpoint, oracle_o
     assert_same(ours, np.stack([by_oracle(oracle, given_) for _, given_ in cases]))
 
 
-SIZES = st.tuples(st.integers(1, 300), st.integers(1, 300))
+SIZES = st.tuples(st.integers(1, 200), st.integers(1, 200))
 INPUTS = st.fixed_dictionaries(
     {},
     optional={
@@ -122,8 +122,8 @@ INPUTS = st.fixed_dictionaries(
 )
 
 
-@given(raws=st.lists(INPUTS, min_size=2, max_size=7))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(raws=st.lists(INPUTS, min_size=2, max_size=6))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_batches_equal_singles(raws, embedder):
     def noise(*shape):
         return np.random.default_rng(shape).integers(0, 256, (*shape, 3)).astype(np.uint8)

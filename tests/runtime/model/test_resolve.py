@@ -41,7 +41,7 @@ def test_tiny_is_a_pair_exported_once(cache, monkeypatch):
     assert resolve("tiny").path == first.path
 
 
-def test_a_bundle_folder_is_itself(cache):
+def test_a_bundle_folder_is_itself():
     bundle = resolve("tiny")
     assert resolve(bundle.path).path == bundle.path
     assert resolve(str(bundle.path), precision="fp32").path == bundle.path
@@ -49,7 +49,7 @@ def test_a_bundle_folder_is_itself(cache):
         resolve(bundle.path, precision="fp16")
 
 
-def test_each_precision_is_a_bundle_of_its_own(cache):
+def test_each_precision_is_a_bundle_of_its_own():
     half = resolve("tiny", precision="fp16")
     assert half.part("embedder").decoder_precision == "fp16"
     assert half.path != resolve("tiny").path
@@ -68,8 +68,12 @@ def test_a_changed_checkpoint_is_another_bundle_and_a_touched_one_is_not(cache, 
     assert resolve(pair).path != first.path
 
 
-def test_a_damaged_bundle_in_the_cache_is_made_again(cache):
+def test_a_damaged_bundle_in_the_cache_is_made_again(tmp_path, monkeypatch):
+    whole = resolve("tiny").path
+    shutil.copytree(whole, tmp_path / "bundles" / whole.name)
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path))
     first = resolve("tiny")
+    assert first.path == tmp_path / "bundles" / whole.name
     for graph in (first.path / "onnx").iterdir():
         graph.unlink()
     again = resolve("tiny")
@@ -188,14 +192,20 @@ def test_a_missing_repository_and_a_missing_sibling(monkeypatch, tmp_path):
     from huggingface_hub.errors import RepositoryNotFoundError
 
     def fake_download(repository, **_):
+        if repository == "someone/unplugged":
+            raise RuntimeError("cable out\nsecond line")
         if repository != "someone/A-Embedding":
             # Its constructor wants a response of the HTTP library that this version of the hub uses.
             raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_download)
-    with pytest.raises(ModelNotFoundError, match="someone/nothing: no such repository"):
+    with pytest.raises(ModelNotFoundError, match="someone/nothing: neither a folder here nor a repository"):
         find_checkpoints("someone/nothing")
+    with pytest.raises(
+        ModelError, match=r"unplugged: cannot be downloaded \(cable out\)\. Check the network"
+    ):
+        find_checkpoints("someone/unplugged")
     steps = []
     found = find_checkpoints("someone/A-Embedding", progress=lambda step, part: steps.append((step, part)))
     assert set(found) == {"embedder"}
