@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
-from qvl_local.runtime.errors import CheckpointError
+from qvl_local.runtime.errors import CheckpointError, QvlError
 from qvl_local.runtime.model.bundle import Role
 
 from .checkpoint import EMBEDDINGS, Checkpoint
@@ -66,12 +66,19 @@ def write_graph(model: ir.Model, path: Path, *, written: Callable[[int], None]) 
     `written` hears the bytes of each tensor.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    ir.save(
-        model,
-        path,
-        external_data=f"{path.name}_data",
-        callback=lambda tensor, _: written(tensor.nbytes),
-    )
+    try:
+        ir.save(
+            model,
+            path,
+            external_data=f"{path.name}_data",
+            callback=lambda tensor, _: written(tensor.nbytes),
+        )
+    except Exception as error:
+        # onnx_ir wraps what goes wrong while a weight is read.
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, (QvlError, OSError)):
+            cause = cause.__cause__
+        raise (cause or error) from None
 
 
 def write_table(

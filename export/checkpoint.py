@@ -91,11 +91,7 @@ class Checkpoint:
     def digest(self, name: str) -> str:
         """Hex sha256 of a tensor's storage type, shape and bits; remembered."""
         if name not in self._digests:
-            tensor = self.stored(name)
-            sha = hashlib.sha256(f"{tensor.dtype}{list(tensor.shape)}".encode())
-            if tensor.size:
-                sha.update(np.ascontiguousarray(tensor.map()).reshape(-1).view(np.uint8).data)
-            self._digests[name] = sha.hexdigest()
+            self._digests[name] = self.stored(name).sha256()
         return self._digests[name]
 
     def prefix_digest(self, prefix: str) -> str:

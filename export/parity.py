@@ -19,7 +19,7 @@ from qvl_local.runtime.model.config import ModelConfig
 from qvl_local.runtime.model.ort_session import SessionOptions
 from qvl_local.runtime.model.positions import patch_positions, token_positions, token_rotary
 from qvl_local.runtime.model.verify import PARITY, PromptRecord, VisionRecord, measure_parity, save_records
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .recipe import Tolerance

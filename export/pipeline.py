@@ -209,6 +209,7 @@ def _write(
             write_head(checkpoints[role], stage / part.head)
         if role == "embedder":
             write_pooling(stage / part.folder, width=part.table.columns)
+    report("writing", 1.0)
 
 
 _TABLE_TYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}

@@ -6,6 +6,7 @@ about models. Only the header is read; tensors are mapped one at a time by whoev
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ STORAGE_TYPES: dict[str, np.dtype[Any]] = {
     "BF16": np.dtype("<u2"),
 }
 
+_HASHED_AT_ONCE = 8 << 20
 _LONGEST_HEADER = 100_000_000  # the limit of the format's own reader
 
 
@@ -47,10 +49,24 @@ class StoredTensor:
                 self.file, dtype=storage, mode="r", offset=self.offset, shape=self.shape
             )
         except (OSError, ValueError) as error:
-            raise CheckpointError(
-                f"{self.file}: tensor {self.name} cannot be read ({error}). Download the file again."
-            ) from error
+            raise self._unreadable(error) from error
         return view
+
+    def sha256(self) -> str:
+        """Hex sha256 of storage type, shape and bits, read in pieces."""
+        sha = hashlib.sha256(f"{self.dtype}{list(self.shape)}".encode())
+        try:
+            with self.file.open("rb") as stream:
+                stream.seek(self.offset)
+                left = self.size
+                while left and (piece := stream.read(min(left, _HASHED_AT_ONCE))):
+                    sha.update(piece)
+                    left -= len(piece)
+        except OSError as error:
+            raise self._unreadable(error) from error
+        if left:
+            raise self._unreadable("the file became shorter")
+        return sha.hexdigest()
 
     def float32(self) -> NDArray[np.float32]:
         """The values as float32; exact for every storage type."""
@@ -59,6 +75,11 @@ class StoredTensor:
     def rows(self, index: NDArray[np.int64] | slice) -> NDArray[np.float32]:
         """Chosen rows of a table as float32, without reading the others."""
         return self._widen(self.map()[index])
+
+    def _unreadable(self, reason: object) -> CheckpointError:
+        return CheckpointError(
+            f"{self.file}: tensor {self.name} cannot be read ({reason}). Download the file again."
+        )
 
     def _widen(self, bits: NDArray[Any]) -> NDArray[np.float32]:
         if self.dtype == "BF16":

@@ -1,7 +1,7 @@
 """Runs a graph in pieces, so that a model larger than memory can still be checked.
 
-Slow, and exact: every node and every stored weight takes part, a few at a time. It knows nothing about models:
-a graph is a list of nodes in order, cut wherever the weights collected so far reach a limit.
+Slow, and exact: every node and every stored weight takes part, a few at a time. It knows nothing about
+models: a graph is a list of nodes in order, cut wherever the weights collected so far reach a limit.
 """
 
 from __future__ import annotations

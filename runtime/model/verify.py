@@ -184,7 +184,7 @@ def load_records(path: Path) -> dict[str, list[PromptRecord]]:
     """
     tree: dict[str, dict[str, dict[str, Any]]] = {}
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             for key in arrays.files:
                 role, case, *rest = key.split(".")
                 here = tree.setdefault(role, {}).setdefault(case, {"visions": {}})

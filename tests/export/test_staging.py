@@ -1,0 +1,232 @@
+"""Folders that appear whole or not at all: exceptions, signals, kill -9, full disks, two processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from qvl_local.export import bundle_writer
+from qvl_local.export.pipeline import export_bundle
+from qvl_local.export.recipe import Recipe
+from qvl_local.export.staging import check_target, locked, staged
+from qvl_local.runtime.errors import BundleError, InputError
+from qvl_local.runtime.model.bundle import MANIFEST, Role, open_bundle
+from qvl_local.runtime.model.resolve import Checkpoint as Source
+
+EXPORT = """
+import sys
+from pathlib import Path
+from qvl_local.export.cache import export_into_cache
+
+checkpoint, output = map(Path, sys.argv[1:])
+export_into_cache({"embedder": checkpoint}, output, names={"embedder": "e"}, precision="fp32")
+"""
+
+# Exports into argv[2] and stops inside, in the middle of writing, until it is killed.
+STOPPED_EXPORT = """
+import sys, time
+from pathlib import Path
+from qvl_local.export.cache import export_into_cache
+
+def progress(stage, done):
+    if stage == "writing" and done > 0.3:
+        print("half way", flush=True)
+        time.sleep(120)
+
+checkpoint, output = map(Path, sys.argv[1:])
+export_into_cache({"embedder": checkpoint}, output, names={"embedder": "e"}, precision="fp32",
+                  progress=progress)
+"""
+
+
+def entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def sources(random_checkpoint: Callable[..., Path]) -> dict[Role, Source]:
+    return {"embedder": Source(path=random_checkpoint(), name="random")}
+
+
+def start_and_stop(checkpoint: Path, output: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", STOPPED_EXPORT, str(checkpoint), str(output)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "half way\n"
+    return process
+
+
+def finish(process: subprocess.Popen[str]) -> int:
+    assert process.stdout is not None
+    process.stdout.close()
+    return process.wait(timeout=60)
+
+
+# ---- nothing half done ----
+
+
+def test_an_exception_leaves_nothing(
+    sources: dict[Role, Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setattr("qvl_local.export.pipeline.write_table", fail)
+    with pytest.raises(RuntimeError, match="in the middle"):
+        export_bundle(sources, tmp_path / "bundle", recipe=Recipe())
+    assert entries(tmp_path) == []
+
+
+def test_an_exception_keeps_the_bundle_that_was_there(
+    sources: dict[Role, Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export_bundle(sources, tmp_path / "bundle", recipe=Recipe())
+    before = open_bundle(tmp_path / "bundle").manifest
+
+    def stop(stage: str, done: float) -> None:
+        if stage == "checking":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("fp16"), progress=stop)
+    assert entries(tmp_path) == ["bundle"]
+    assert open_bundle(tmp_path / "bundle").manifest == before
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [(errno.ENOSPC, "disk is full"), (errno.EROFS, "another folder")]
+)
+def test_a_failing_disk_is_told_and_leaves_nothing(
+    sources: dict[Role, Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
+) -> None:
+    real = bundle_writer.ir.save
+
+    def fail(*args: object, **options: object) -> None:
+        real(*args, **options)
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(bundle_writer.ir, "save", fail)
+    with pytest.raises(BundleError, match=message) as caught:
+        export_bundle(sources, tmp_path / "bundle", recipe=Recipe())
+    assert str(tmp_path / "bundle") in str(caught.value)
+    assert entries(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_leaves_nothing(number: int, random_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    process = start_and_stop(random_checkpoint(), tmp_path / "bundle")
+    assert len(entries(tmp_path)) == 2  # the work and its lock
+    process.send_signal(number)
+    assert finish(process) != 0
+    assert entries(tmp_path) == []
+
+
+def test_the_next_export_clears_what_a_killed_one_left(
+    random_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    killed = start_and_stop(random_checkpoint(), tmp_path / "first")
+    killed.kill()
+    finish(killed)
+    assert [name for name in entries(tmp_path) if ".tmp-" in name]
+    alive = start_and_stop(random_checkpoint(), tmp_path / "second")
+    working = [name for name in entries(tmp_path) if name.startswith(".second.tmp-")]
+    try:
+        assert entries(tmp_path) == sorted([".second.lock", *working])
+        sources: dict[Role, Source] = {"embedder": Source(path=random_checkpoint(), name="random")}
+        export_bundle(sources, tmp_path / "third", recipe=Recipe())
+        assert entries(tmp_path) == sorted([".second.lock", *working, "third"])
+    finally:
+        alive.kill()
+        finish(alive)
+
+
+# ---- two at once ----
+
+
+def test_two_processes_make_one_bundle(random_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-c", EXPORT, str(random_checkpoint()), str(tmp_path / "bundle")]
+    both = [subprocess.Popen(command) for _ in "ab"]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    assert entries(tmp_path) == ["bundle"]
+    open_bundle(tmp_path / "bundle")
+
+
+def test_who_comes_second_waits_and_says_so(tmp_path: Path) -> None:
+    order: list[str] = []
+    entered = threading.Event()
+
+    def first() -> None:
+        with locked(tmp_path / "bundle"):
+            entered.set()
+            time.sleep(0.3)
+            order.append("first")
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    entered.wait()
+    with locked(tmp_path / "bundle", waiting=lambda: order.append("waiting")):
+        order.append("second")
+    thread.join()
+    assert order == ["waiting", "first", "second"]
+    assert entries(tmp_path) == []
+
+
+# ---- where a bundle may go ----
+
+
+def test_a_folder_of_something_else_is_never_replaced(sources: dict[Role, Source], tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "dog.jpg").write_bytes(b"dog")
+    with pytest.raises(InputError, match="photos: exists and is not a bundle"):
+        export_bundle(sources, tmp_path / "photos", recipe=Recipe())
+    assert entries(tmp_path / "photos") == ["dog.jpg"]
+
+
+def test_a_file_is_never_replaced(tmp_path: Path) -> None:
+    (tmp_path / "bundle").write_text("notes")
+    with pytest.raises(InputError):
+        check_target(tmp_path / "bundle")
+
+
+def test_an_empty_folder_and_an_old_bundle_are_replaced(tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    output.mkdir()
+    for content in ("one", "two"):
+        check_target(output)
+        with locked(output), staged(output) as stage:
+            (stage / MANIFEST).write_text(content)
+        assert (output / MANIFEST).read_text() == content
+    assert entries(tmp_path) == ["bundle"]
+
+
+def test_a_parent_that_is_a_file_is_told(sources: dict[Role, Source], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="could not be written"):
+        export_bundle(sources, tmp_path / "file" / "bundle", recipe=Recipe())
+
+
+def test_a_handler_of_the_application_is_left_alone(tmp_path: Path) -> None:
+    def own(number: int, frame: object) -> None:
+        raise AssertionError("not called")
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with locked(tmp_path / "bundle"), staged(tmp_path / "bundle"):
+            assert signal.getsignal(signal.SIGTERM) is own
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    with locked(tmp_path / "other"), staged(tmp_path / "other"):
+        assert signal.getsignal(signal.SIGTERM) is not before
+    assert signal.getsignal(signal.SIGTERM) is before
