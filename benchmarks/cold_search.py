@@ -1,10 +1,10 @@
-"""Cold search: `qvl-local search` from a fresh process, against the same search through torch and transformers.
+"""Cold search: `qvl-local search` in a fresh process, against the same search through torch and transformers.
 
     python -m benchmarks.cold_search [--items 1000] [--runs 7] [--work DIR]
 
-Makes a library of the sample world (nine photos to one clip), then alternates both sides: the installed command
-with `--json`, and `cold_search_peer.py`, which has the library's vectors as an array and does the rest itself.
-Also times `qvl-local --help` against `import torch`. Both sides must return the same best hits.
+Makes a library of the sample world (nine photos to one clip), then alternates both sides: the installed
+command with `--json`, and `cold_search_peer.py`, which has the library's vectors as an array and does the rest
+itself. Also times `qvl-local --help` against `import torch`. Both sides must find the same best hit.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Run:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description="A cold search against torch and transformers.")
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--work", type=Path, help="kept and used again; a temporary folder unless given")
@@ -90,7 +90,9 @@ def measure(work: Path, items: int, runs: int) -> None:
             "timings_ms": answers[0]["timings_ms"],
         },
     )
-    print(json.dumps({"median": {n: asdict(m) for n, m in medians.items()}, "times_faster": ratios}, indent=2))
+    print(
+        json.dumps({"median": {n: asdict(m) for n, m in medians.items()}, "times_faster": ratios}, indent=2)
+    )
     print(json.dumps(agreement, indent=2))
     print(path)
 
@@ -187,7 +189,9 @@ def compare(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[st
         "same_top_10": best[0] == best[1],
         "common_in_top_10": len(set(best[0]) & set(best[1])),
         "common_in_top_20": len(both),
-        "max_embedding_score_difference": max(abs(a["embedding_score"] - b["embedding_score"]) for a, b in both),
+        "max_embedding_score_difference": max(
+            abs(a["embedding_score"] - b["embedding_score"]) for a, b in both
+        ),
         "max_reranker_score_difference_photos": furthest("reranker_score", "photo"),
         "max_reranker_score_difference_videos": furthest("reranker_score", "video"),
     }

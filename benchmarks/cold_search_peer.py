@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from transformers import Qwen3VLForConditionalGeneration, Qwen3VLProcessor
 from transformers.utils import logging
 from transformers.video_utils import VideoMetadata
@@ -89,7 +89,11 @@ def judge(folder: Path, query: str, segments: list[dict[str, Any]]) -> np.ndarra
         for segment in segments
     ]
     media: dict[str, Any] = {}
-    images = [Image.open(s["path"]).convert("RGB") for s in segments if s["kind"] == "photo"]
+    images = [
+        ImageOps.exif_transpose(Image.open(segment["path"])).convert("RGB")
+        for segment in segments
+        if segment["kind"] == "photo"
+    ]
     films = [read_frames(s) for s in segments if s["kind"] == "video"]
     if images:
         media["images"] = images

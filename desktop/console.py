@@ -6,14 +6,16 @@ that did not come from this program goes through `printable` before it is shown.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from .text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 # Tables written to a file or a pipe are for reading and grepping later: never cut to a terminal's width.
@@ -24,7 +26,7 @@ def stdout_console() -> Console:
     """The console for results. Colours and links only on a terminal, and never under NO_COLOR."""
     from rich.console import Console
 
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = Console(highlight=False, markup=False, emoji=False, color_system=_colours())
     if not console.is_terminal:
         console.width = _UNBOUNDED
     return console
@@ -34,7 +36,15 @@ def stderr_console() -> Console:
     """The console for progress, warnings and errors."""
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, color_system=_colours())
+
+
+def print_table(table: Table, console: Console) -> None:
+    """Print a table without the blanks that rich leaves at the ends of lines and around it."""
+    with console.capture() as captured:
+        console.print(table)
+    lines = [line.rstrip() for line in captured.get().strip("\n").split("\n")]
+    console.file.write("\n".join(filter(None, lines)) + "\n")
 
 
 def note(message: str) -> None:
@@ -56,6 +66,11 @@ def path_text(path: str, *, dim_folder: bool = True) -> Text:
     text.append(printable(shown[:cut]), Style(dim=dim_folder) + link)
     text.append(printable(shown[cut:]), link)
     return text
+
+
+def _colours() -> Literal["auto"] | None:
+    """No colours, no styles and no links under NO_COLOR (https://no-color.org)."""
+    return None if os.environ.get("NO_COLOR") else "auto"
 
 
 def _uri(path: str) -> str | None:

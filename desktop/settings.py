@@ -35,17 +35,20 @@ class Settings:
 
 
 def default_library() -> Path:
-    """The library in the user's data folder."""
-    from platformdirs import user_data_path
-
-    return user_data_path("qvl-local", appauthor=False) / "library"
+    """The library of someone who names none."""
+    return user_data_folder() / "library"
 
 
 def default_demo_library() -> Path:
     """The demo keeps its library and its sample pictures apart from the user's own."""
+    return user_data_folder() / "demo"
+
+
+def user_data_folder() -> Path:
+    """Where this system keeps the data of a user's programs."""
     from platformdirs import user_data_path
 
-    return user_data_path("qvl-local", appauthor=False) / "demo"
+    return user_data_path("qvl-local", appauthor=False)
 
 
 def qvl_version() -> str:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from .console import path_text, stdout_console
+from .console import path_text, print_table, stdout_console
 from .text import clock, count, duration, home_relative, printable, size
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def print_search(result: SearchResult, *, console: Console | None = None) -> Non
         return
     if not has_good_match(result):
         console.print("No good match; the closest are:", style="yellow")
-    console.print(_hits_table(result.hits))
+    print_table(_hits_table(result.hits), console)
     if result.timings_ms:
         console.print(timings_line(result.timings_ms), style="dim")
 
@@ -202,7 +202,7 @@ def print_facts(facts: Sequence[tuple[str, str]], *, console: Console) -> None:
     table.add_column(overflow="fold")
     for name, value in facts:
         table.add_row(name, Text(printable(value)))
-    console.print(table)
+    print_table(table, console)
 
 
 def bar(fraction: float, cells: int = BAR_CELLS) -> str:

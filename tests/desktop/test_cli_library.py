@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -136,9 +137,7 @@ def test_similar(sample: Any, cli: Any, cli_json: Any) -> None:
     assert known not in [hit["path"] for hit in printed["results"]]
     assert all(hit["reranker_score"] is None for hit in printed["results"])
 
-    stranger = next(
-        path for path in sample.strangers.rglob("*.*") if path.is_file() and path.name[0] != "."
-    )
+    stranger = next(path for path in sample.strangers.rglob("*.*") if path.is_file() and path.name[0] != ".")
     assert len(cli_json("similar", str(stranger), "-k", "5")["results"]) == 5
     assert len(cli("similar", known, "-f", "-k", "3").out.splitlines()) == 3
 
@@ -212,3 +211,28 @@ def test_a_process_of_its_own(sample: Any) -> None:
         process.stdout.close()
         errors = process.stderr.read()
     assert errors == b""
+
+
+def test_ctrl_c_keeps_what_is_done(sample: Any, tmp_path: Path, cli_json: Any) -> None:
+    command = [sys.executable, "-c", "from qvl_local.desktop.cli import main; main()"]
+    library = str(tmp_path / "library")
+    with subprocess.Popen(
+        [*command, "index", str(sample.pictures), "--library", library, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        # Said just before the work begins.
+        assert "Library:" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        errors = process.stderr.read()
+        printed = json.loads(process.stdout.read())
+    assert process.returncode == 130
+    assert printed["error"]["type"] == "Interrupted"
+    assert "Stopped by Ctrl-C" in errors
+    assert "Traceback" not in errors
+    done = cli_json("index", str(sample.pictures), "--library", library, status=1)
+    assert done["items"] == 30
+    assert done["added"] + done["unchanged"] == 30

@@ -1,0 +1,55 @@
+import io
+
+import pytest
+from qvl_local.desktop.progress import BarView, LineView, progress_view
+from qvl_local.runtime.library.indexer import IndexProgress
+
+STEPS = (
+    IndexProgress("scan", 120, None, 0),
+    IndexProgress("embed", 10, 40, 1, "/a.jpg", 5.5, 6.0),
+    IndexProgress("remove", 0, 3, 1),
+)
+
+
+def test_lines_say_how_far_how_fast_and_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+    with LineView(every_s=0) as view:
+        for step in STEPS:
+            view.index(step)
+        view.model("writing", 0.25)
+        view.files(3, 340)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.splitlines() == [
+        "Looking for files: 120",
+        "Indexing: 10 of 40, 5.5 files/s, 1 failed, 6.0 s left",
+        "Forgetting what is gone: 0 of 3, 1 failed",
+        "Model: writing: 25 of 100",
+        "Making sample pictures: 3 of 340",
+    ]
+
+
+def test_lines_are_rare(capsys: pytest.CaptureFixture[str]) -> None:
+    with LineView(every_s=1000) as view:
+        for _ in range(1000):
+            view.index(STEPS[1])
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr("sys.stderr", screen)
+    view = progress_view()
+    assert isinstance(view, BarView)
+    with view:
+        for step in STEPS:
+            view.index(step)
+            view._progress.refresh()
+    printed = screen.getvalue()
+    for part in ("Looking for files", "Indexing", "10/40", "5.5 files/s, 1 failed, 6.0 s left", "Forgetting"):
+        assert part in printed
