@@ -3,6 +3,7 @@
     QvlError
     ├── InputError               what the caller asked for makes no sense (exit status 2)
     ├── MediaError               one photo or video cannot be used; carries its path and reason
+    │   ├── MediaAccessError     the system does not let us read it; that may change without the file
     │   └── MediaLimitError      it is over a size, time or memory limit
     ├── ModelError
     │   ├── ModelNotFoundError   no such name, folder or repository
@@ -42,6 +43,10 @@ class MediaError(QvlError):
     def __reduce__(self) -> tuple[type[MediaError], tuple[str, str]]:
         # Crosses process borders: decoding happens in workers.
         return type(self), (self.path, self.reason)
+
+
+class MediaAccessError(MediaError):
+    """The system refuses a media file (no permission, unplugged): nothing is known about its content."""
 
 
 class MediaLimitError(MediaError):

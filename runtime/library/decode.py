@@ -8,7 +8,7 @@ network.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import MediaError, MediaLimitError
+from ..errors import MediaAccessError, MediaLimitError
 from ..model.pixels import PixelBudget, fit_image_size
 from .formats import Format
 from .photo import damage_named, open_photo, read_format, shrink_early
@@ -28,13 +28,23 @@ if TYPE_CHECKING:
     from ..model.video import VideoFrames
 
 
+def nothing() -> None:
+    """Called where nobody wants to be told."""
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What a file may ask for. Pixels of a photo, pixels of a video's frame, scenes of a video."""
+    """What a file may ask for. Pixels of a photo, pixels of a video's frame, scenes of a video.
+
+    A film may take `film_s` seconds, and `film_pace` more for each second of it that was read: a file of few
+    bytes can hold days of decoding.
+    """
 
     photo_pixels: int = 200_000_000
     frame_pixels: int = 64_000_000
     scenes: int = 20_000
+    film_s: float = 60.0
+    film_pace: float = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,14 @@ class Description:
     thumbnail: bytes
 
 
-def decode_file(task: DecodeTask) -> Iterator[Piece | Description]:
+def decode_file(task: DecodeTask, beat: Callable[[], None] = nothing) -> Iterator[Piece | Description]:
     """Decode one photo or video: its pieces in order, then its description.
 
+    `beat` is called now and then while a film is read, which may take long between two pieces.
+
     Raises:
-        MediaError: it cannot be read or is no picture or video.
+        MediaAccessError: the system refuses it.
+        MediaError: it is damaged, or no picture or video.
         MediaLimitError: it is over a limit.
     """
     try:
@@ -83,11 +96,11 @@ def decode_file(task: DecodeTask) -> Iterator[Piece | Description]:
             else:
                 from .film import decode_film
 
-                yield from decode_film(file, form, task)
+                yield from decode_film(file, form, task, beat)
     except OSError as error:
         if error.errno is None:
             raise
-        raise MediaError(task.path, f"the file cannot be read: {_why(error)}") from error
+        raise MediaAccessError(task.path, f"the file cannot be read: {_why(error)}") from error
 
 
 def _decode_photo(file: BinaryIO, form: Format, task: DecodeTask) -> Iterator[Piece | Description]:

@@ -5,7 +5,8 @@ only a film of which not one frame can be decoded is an error. Runs inside a dec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
@@ -36,12 +37,14 @@ _DENSE_KEYS_S = 1.05
 _MAX_BARREN_PACKETS = 5000
 
 
-def decode_film(file: BinaryIO, form: Format, task: DecodeTask) -> Iterator[Piece | Description]:
-    """Decode a video: one piece a scene, then the description.
+def decode_film(
+    file: BinaryIO, form: Format, task: DecodeTask, beat: Callable[[], None]
+) -> Iterator[Piece | Description]:
+    """Decode a video: one piece a scene, then the description. `beat` is called at every look.
 
     Raises:
         MediaError: damaged, without pictures, or without one that can be decoded.
-        MediaLimitError: its frames are too large or its scenes too many.
+        MediaLimitError: its frames are too large, its scenes too many, or decoding it is too slow.
     """
     try:
         # An explicit demuxer and an open file: no guessing, no playlists, and nothing else can be opened.
@@ -53,19 +56,21 @@ def decode_film(file: BinaryIO, form: Format, task: DecodeTask) -> Iterator[Piec
             metadata_errors="replace",
             buffer_size=_READ_BYTES,
         ) as container:
-            yield from _decode(container, task)
+            yield from _decode(container, task, beat)
     except av.error.FFmpegError as error:
         raise MediaError(task.path, f"the {form.name} file is damaged ({_why(error)})") from error
 
 
-def _decode(container: InputContainer, task: DecodeTask) -> Iterator[Piece | Description]:
+def _decode(
+    container: InputContainer, task: DecodeTask, beat: Callable[[], None]
+) -> Iterator[Piece | Description]:
     stream = _picture_stream(container, task)
     reader = _Reader(container, stream, task)
     duration_s = _duration_s(container, stream)
     duration_ms = None if duration_s is None else round(duration_s * 1000)
     cover: NDArray[np.uint8] | None = None
     end_ms = 0
-    looks = reader.looks(duration_s)
+    looks = reader.looks(duration_s, beat)
     for count, scene in enumerate(
         cut_scenes(looks, duration_ms=duration_ms, settings=task.scenes, budget=task.budget)
     ):
@@ -121,7 +126,7 @@ class _Reader:
         # Twice the pixels that a frame of a full scene gets: a scene keeps dozens of them.
         self._area = 2 * task.budget.video_max_pixels // task.budget.max_frames
 
-    def looks(self, duration_s: float | None) -> Iterator[Look]:
+    def looks(self, duration_s: float | None, beat: Callable[[], None]) -> Iterator[Look]:
         """Decode front to back and yield a look every 1/8 s in short films, every 1/4 s in longer ones."""
         is_short = duration_s is not None and duration_s <= _SHORT_S
         step_ms = 1000 / (_LOOKS_SHORT if is_short else _LOOKS)
@@ -130,13 +135,30 @@ class _Reader:
         start_s = float((self._stream.start_time or 0) * (self._stream.time_base or 0))
         rate = float(self._stream.average_rate or self._stream.guessed_rate or 25)
         last_ms = -step_ms
+        count = 0
+        began = time.perf_counter()
         for index, frame in enumerate(self._frames()):
             # Raw streams carry no times.
             at_s = index / rate if frame.time is None else frame.time - start_s
             at_ms = max(round(at_s * 1000), 0)
             if at_ms - last_ms >= step_ms * 0.95:
-                yield Look(at_ms, self._pixels(frame))
+                look = Look(at_ms, self._pixels(frame))
+                waiting = time.perf_counter()
+                yield look
+                # Only our own time counts, not that in which somebody digests the look.
+                began += time.perf_counter() - waiting
                 last_ms = at_ms
+                count += 1
+                beat()
+            self._check_pace(time.perf_counter() - began, count * step_ms / 1000)
+
+    def _check_pace(self, spent_s: float, seen_s: float) -> None:
+        limits = self._task.limits
+        if spent_s > limits.film_s + limits.film_pace * seen_s:
+            raise MediaLimitError(
+                self._task.path,
+                f"decoding {seen_s:.0f} s of it took {spent_s:.0f} s, which is over the limit",
+            )
 
     def _skippable(self) -> Literal["NONKEY", "NONREF", "DEFAULT"]:
         """Frames that need not be decoded: all but key frames where those are as dense as the model looks."""

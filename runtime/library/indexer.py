@@ -204,7 +204,8 @@ class Indexer:
     def _begin(self, todo: Todo, content: bytes | OSError, number: int, pool: WorkerPool) -> None:
         """Decide what a file needs: nothing but a note, a look at another file like it, or decoding."""
         if isinstance(content, OSError):
-            self._fail_unread(todo, content)
+            why = (content.strerror or str(content)).lower()
+            self._fail_unread(todo, f"the file cannot be read: {why}")
         elif self._is_known_content(todo, content):
             self._advance(todo.path)
         elif content in self._by_content:
@@ -255,9 +256,9 @@ class Indexer:
                     self._fail(reading, "its decoder ended without a result")
                 elif reading.is_embedded:
                     self._complete(reading)
-            case Failed(reason=reason):
+            case Failed(reason=reason, is_access=is_access):
                 del self._reading[answer.key]  # type: ignore[arg-type]
-                self._fail(reading, reason)
+                self._fail(reading, reason, is_access=is_access)
 
     def _add_piece(self, reading: _Reading, piece: Piece) -> None:
         index = len(reading.pieces)
@@ -291,16 +292,18 @@ class Indexer:
             self._ready.append(reading)
             self._advance(reading.todo.path)
 
-    def _fail(self, reading: _Reading, reason: str) -> None:
+    def _fail(self, reading: _Reading, reason: str, *, is_access: bool = False) -> None:
         reading.finished = True
         del self._by_content[reading.content]
         for todo in (reading.todo, *reading.twins):
+            if is_access:
+                self._fail_unread(todo, reason)
+                continue
             self._quarantined.append(FailedMedia(todo.file, reading.content, reason))
             self._tally.failures.append(Failure(todo.path, reason))
             self._advance(todo.path)
 
-    def _fail_unread(self, todo: Todo, error: OSError) -> None:
-        reason = f"the file cannot be read: {(error.strerror or str(error)).lower()}"
+    def _fail_unread(self, todo: Todo, reason: str) -> None:
         self._tally.failures.append(Failure(todo.path, reason))
         if todo.known is None or todo.known.state == "failed":
             # Without a content hash: the next run tries again, since permissions do not show in size and

@@ -11,7 +11,6 @@ Opening reads a few kilobytes; models, decoders and the vector index load when t
 from __future__ import annotations
 
 import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -28,6 +27,7 @@ from .previews import Previews
 from .records import Counts, Failure, Filters, IndexReport, SearchResult, Space, SpaceIdentity
 from .search import RERANKED, Found, find, rerank
 from .store import Store
+from .survey import absolute
 
 if TYPE_CHECKING:
     from ..model.embedder import Embedder
@@ -116,7 +116,7 @@ class Library:
                 it cannot be used.
             LibraryVersionError: it was made by a newer qvl-local.
         """
-        home = Path(os.path.abspath(Path(folder).expanduser()))  # noqa: PTH100 - resolve() follows links
+        home = Path(absolute(folder))
         library = cls(
             home,
             model=None if model is None else str(model),
@@ -260,14 +260,14 @@ class Library:
             LibraryError: nothing was indexed yet.
         """
         store = self._reader()
-        absolute = os.path.abspath(Path(path).expanduser())  # noqa: PTH100
-        item = store.media_by_path(absolute)
+        full = absolute(path)
+        item = store.media_by_path(full)
         vectors = np.empty((0, 0)) if item is None else store.vectors(item.id)
         if item is None or not len(vectors):
             from .formats import kind_by_extension
 
-            key = "video" if kind_by_extension(absolute) == "video" else "image"
-            return self._find({key: absolute}, query=None, limit=limit, filters=filters, top=0).result()
+            key = "video" if kind_by_extension(full) == "video" else "image"
+            return self._find({key: full}, query=None, limit=limit, filters=filters, top=0).result()
         mean = vectors.mean(axis=0)
         return find(store, mean, limit=limit, filters=filters, top=0, exclude=item.id).result()
 

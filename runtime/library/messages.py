@@ -15,6 +15,11 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Beat:
+    """The task is being worked on; there is nothing to hand over yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One value that a task yielded."""
 
@@ -28,9 +33,13 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The task cannot be done; `reason` says why in one line."""
+    """The task cannot be done; `reason` says why in one line.
+
+    `is_access`: the system refused the file, so that trying again may end differently.
+    """
 
     reason: str
+    is_access: bool = False
 
 
 def write_message(file: BinaryIO, message: object) -> None:

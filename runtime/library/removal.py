@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from .store import Store
-from .survey import is_inside
+from .survey import absolute, is_inside
 
 
 def remove_paths(store: Store, paths: Iterable[str | Path]) -> int:
@@ -21,7 +21,7 @@ def remove_paths(store: Store, paths: Iterable[str | Path]) -> int:
     roots: set[int] = set()
     files: set[int] = set()
     for given in paths:
-        path = os.path.abspath(Path(given).expanduser())  # noqa: PTH100 - what is gone cannot be resolved
+        path = absolute(given)
         inner, known = _at(store, path)
         if not inner and not known:
             raise InputError(f"{given}: the library knows nothing here. Nothing was forgotten.")

@@ -61,8 +61,7 @@ def check_paths(paths: Iterable[str | Path]) -> tuple[str, ...]:
     """
     checked = []
     for given in paths:
-        # Not resolve(): a link to a folder keeps the name that its owner knows it by.
-        path = os.path.abspath(Path(given).expanduser())  # noqa: PTH100
+        path = absolute(given)
         if not Path(path).exists():
             raise InputError(
                 f"{given}: no such file or folder. Nothing was indexed, and the library keeps what it knows."
@@ -114,6 +113,12 @@ def survey(
     unchanged = sum(1 for key, file in found.items() if key in known and _is_unchanged_item(file, known[key]))
     distinct = {file.media_id: file for file in gone if (file.folder_id, file.name) not in found}
     return Survey(tuple(paths), tuple(todo), unchanged, tuple(distinct.values()), tuple(failures))
+
+
+def absolute(path: str | Path) -> str:
+    """The absolute path of what a person named. Links keep the name that their owner knows them by."""
+    # Neither resolve(), which follows links, nor Path.expanduser(), which refuses a file called "~x".
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
 
 
 def is_inside(path: str, folder: str) -> bool:

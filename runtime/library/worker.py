@@ -10,18 +10,21 @@ import contextlib
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
-from ..errors import MediaError
-from .messages import Done, Failed, Part, Ready, read_message, write_message
+from ..errors import MediaAccessError, MediaError
+from .messages import Beat, Done, Failed, Part, Ready, read_message, write_message
 
 _GRACE_S = 30
 
 
-def serve(run: Callable[[Any], Iterator[Any]], *, memory_mb: int, time_limit_s: float) -> None:
-    """Answer tasks with `run` until standard input ends.
+def serve(
+    run: Callable[[Any, Callable[[], None]], Iterator[Any]], *, memory_mb: int, time_limit_s: float
+) -> None:
+    """Answer tasks with `run(task, beat)` until standard input ends; `beat()` says that it is still at work.
 
     Memory is limited where the system can (`RLIMIT_AS`; macOS accepts and ignores it). `time_limit_s` is the
     parent's business; here it only ends a process whose parent was killed while a task hangs.
@@ -31,23 +34,45 @@ def serve(run: Callable[[Any], Iterator[Any]], *, memory_mb: int, time_limit_s: 
     _limit_memory(memory_mb)
     write_message(target, Ready())
     while (task := read_message(source)) is not None:
-        answers = _answers(run, task)
-        while True:
-            _alarm(time_limit_s + _GRACE_S)
-            answer = next(answers)
-            _alarm(0)
-            try:
+        beat = _Beat(target, time_limit_s)
+        try:
+            for answer in _answers(run, task, beat):
+                _alarm(0)
                 write_message(target, answer)
-            except OSError:
-                return  # the parent is gone
-            if not isinstance(answer, Part):
-                break
+                _alarm(time_limit_s + _GRACE_S)
+        except BrokenPipeError:
+            return  # the parent is gone
+        _alarm(0)
 
 
-def _answers(run: Callable[[Any], Iterator[Any]], task: Any) -> Iterator[Part | Done | Failed]:
+class _Beat:
+    """Tells the parent at most once a second that the task is still being worked on."""
+
+    def __init__(self, target: BinaryIO, time_limit_s: float) -> None:
+        self._target = target
+        self._time_limit_s = time_limit_s
+        self._told_at = time.monotonic()
+        _alarm(time_limit_s + _GRACE_S)
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= 1:
+            self._told_at = now
+            _alarm(0)
+            write_message(self._target, Beat())
+            _alarm(self._time_limit_s + _GRACE_S)
+
+
+def _answers(
+    run: Callable[[Any, Callable[[], None]], Iterator[Any]], task: Any, beat: Callable[[], None]
+) -> Iterator[Part | Done | Failed]:
     try:
-        for value in run(task):
+        for value in run(task, beat):
             yield Part(value)
+    except BrokenPipeError:
+        raise  # the parent is gone, and it is no fault of the file
+    except MediaAccessError as error:
+        yield Failed(error.reason, is_access=True)
     except MediaError as error:
         yield Failed(error.reason)
     except MemoryError:

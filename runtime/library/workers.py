@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import QvlError
-from .messages import Done, Failed, Part, Ready, read_message, write_message
+from .messages import Beat, Done, Failed, Part, Ready, read_message, write_message
 
 _START_LIMIT_S = 120
 _TICK_S = 0.2
@@ -169,6 +169,8 @@ class _Worker:
             write_message(process.stdin, task)  # type: ignore[arg-type]
         while True:
             message = self._receive(process)
+            if isinstance(message, Beat):
+                continue
             if message is None:
                 message = Failed(self._why_it_died(process))
             self._put(Answer(key, message))

@@ -158,14 +158,14 @@ import os, signal, sys, time
 from qvl_local.runtime.library.decode import decode_file
 from qvl_local.runtime.library.worker import serve
 
-def decode(task):
+def decode(task, beat):
     if "hang" in task.path:
         time.sleep(600)
     if "crash" in task.path:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "hungry" in task.path:
         bytearray(8 * 2**30)
-    pieces = decode_file(task)
+    pieces = decode_file(task, beat)
     if "late" in task.path:
         yield next(pieces)
         os.abort()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from qvl_local.runtime.errors import MediaError, MediaLimitError
+from qvl_local.runtime.errors import MediaAccessError, MediaError, MediaLimitError
 from qvl_local.runtime.library.decode import DecodeLimits, DecodeTask, Description, Piece, decode_file
 from qvl_local.runtime.library.thumbnails import split_strip
 from qvl_local.runtime.model.pixels import PixelBudget, load_budget
@@ -24,7 +24,7 @@ def budget() -> PixelBudget:
     return load_budget(TINY)
 
 
-def decode(path: Path, budget: PixelBudget, **limits: int) -> tuple[list[Piece], Description]:
+def decode(path: Path, budget: PixelBudget, **limits: Any) -> tuple[list[Piece], Description]:
     *pieces, description = decode_file(DecodeTask(str(path), budget, DecodeLimits(**limits)))
     assert isinstance(description, Description)
     assert all(isinstance(piece, Piece) for piece in pieces)
@@ -155,7 +155,7 @@ def test_a_photo_cut_short_is_said_to_be(tmp_path: Path, media: Any, budget: Pix
 @pytest.mark.parametrize("name", ["gone.jpg", "folder.jpg"])
 def test_files_that_cannot_be_opened(tmp_path: Path, budget: PixelBudget, name: str) -> None:
     (tmp_path / "folder.jpg").mkdir()
-    with pytest.raises(MediaError, match="cannot be read"):
+    with pytest.raises(MediaAccessError, match="cannot be read"):
         decode(tmp_path / name, budget)
 
 
@@ -283,6 +283,8 @@ def test_limits_of_videos(tmp_path: Path, media: Any, budget: PixelBudget) -> No
         decode(path, budget, frame_pixels=10_000)
     with pytest.raises(MediaLimitError, match="more than 1 scenes"):
         decode(path, budget, scenes=1)
+    with pytest.raises(MediaLimitError, match="over the limit"):
+        decode(path, budget, film_s=0.0, film_pace=0.0)
 
 
 def test_a_film_cannot_name_another_file(tmp_path: Path, media: Any, budget: PixelBudget) -> None:

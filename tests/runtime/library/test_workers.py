@@ -25,9 +25,9 @@ from qvl_local.runtime.library.worker import serve
 def fail(reason):
     raise MediaError("a.jpg", reason)
 
-def run(task):
+def run(task, beat):
     for part in task:
-        yield eval(part)
+        yield eval(part, {**globals(), "beat": beat})
 
 serve(run, memory_mb=int(sys.argv[1]), time_limit_s=float(sys.argv[2]))
 """
@@ -102,6 +102,11 @@ def test_a_hanging_decoder_is_stopped(command: tuple[str, ...], hang: str) -> No
     outcome = run(command, ["'fine'"], [hang], ["'fine'"], count=1, limit_s=2)
     assert outcome[0] == outcome[2] == ["fine", Done]
     assert outcome[1] == ["decoding it took longer than the limit of 2 s and was stopped"]
+
+
+def test_a_beat_is_a_sign_of_life(command: tuple[str, ...]) -> None:
+    slow = ["[time.sleep(1.1) or beat() for _ in range(4)] and 5"]
+    assert run(command, slow, limit_s=3) == {0: [5, Done]}
 
 
 def test_the_limit_counts_from_part_to_part(command: tuple[str, ...]) -> None:
