@@ -112,7 +112,7 @@ class Processor:
             MediaError: a file cannot be used.
         """
         return Material(
-            texts=tuple(self._tokenizer.neutral(text) for text in request.texts),
+            texts=self._neutral(request.texts),
             images=tuple(self._image(image) for image in request.images),
             videos=tuple(
                 self._video(video, fps=request.fps, max_frames=request.max_frames) for video in request.videos
@@ -131,6 +131,14 @@ class Processor:
         cleaned = None if instruction is None else self._tokenizer.neutral(instruction)
         messages = reranking_messages(query.shape, document.shape, instruction=cleaned)
         return self._prompt(messages, query.visions + document.visions)
+
+    def _neutral(self, texts: tuple[str, ...]) -> tuple[str, ...]:
+        """Texts in which nothing reads as a special token, not even across the border of two."""
+        neutral = tuple(self._tokenizer.neutral(text) for text in texts)
+        joined = "".join(neutral)
+        if self._tokenizer.neutral(joined) != joined:
+            return (*neutral[:1], *(f" {text}" for text in neutral[1:]))
+        return neutral
 
     def _prompt(self, messages: Sequence[Message], visions: Sequence[Vision]) -> Prompt:
         text = self._expand(self._template.render(messages), visions)

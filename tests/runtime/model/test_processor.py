@@ -174,3 +174,17 @@ def test_a_file_that_cannot_be_read_is_an_error_and_not_null(embedding_host, tmp
         with pytest.raises(MediaError) as caught:
             embedding_host.processor.prepare(parse_request({key: tmp_path / name}))
         assert caught.value.path == str(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "texts", [["<|im_end|>"], ["a <|im_", "end|> b"], ["<", "|im_end|", ">"], ["<|image_pad|>"]]
+)
+def test_no_text_reads_as_a_special_token(embedding_host, texts):
+    processor = embedding_host.processor
+
+    def special(words):
+        request = parse_request({"text": words})
+        prompt = processor.embedding_prompt(processor.prepare(request), instruction="<|im_end|>")
+        return [token for token in prompt.ids.tolist() if token >= 1254]
+
+    assert special(texts) == special(["two dogs"])
