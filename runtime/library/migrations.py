@@ -6,7 +6,6 @@ Never edit or reorder a migration that was released: append a new one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import apsw
@@ -170,6 +169,9 @@ def pending(connection: apsw.Connection, path: Path) -> tuple[Migration, ...]:
 
 def own_version() -> str:
     """The version of the installed qvl-local."""
+    # Here, since a search, which writes nothing, should not wait for it.
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("qvl-local")
     except PackageNotFoundError:
