@@ -17,9 +17,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_export_then_verify_then_damage(place: Path, cli: Any, cli_json: Any) -> None:
     bundle = place / "bundle"
-    printed = cli_json("export", "tiny", "--precision", "fp16", "--dims", "128", "-o", str(bundle))
+    printed = cli_json("export", "tiny", "--precision", "fp32", "--dims", "128", "-o", str(bundle))
     assert printed["path"] == str(bundle)
-    assert printed["precision"] == {"embedder": "fp16", "reranker": "fp16"}
+    assert printed["precision"] == {"embedder": "fp32", "reranker": "fp32"}
     assert printed["dims"] == 128
     assert {figure["role"] for figure in printed["parity"]} == {"embedder", "reranker"}
     files = [file for file in bundle.rglob("*") if file.is_file() and file.name != "qvl.json"]
@@ -96,7 +96,9 @@ def test_doctor_finds_what_stands_in_the_way(cli: Any, cli_json: Any, tmp_path: 
     assert not printed["ok"]
     assert any(library in problem for problem in printed["problems"])
     assert any("nonesuch" in problem for problem in printed["problems"])
-    assert "Problem:" in cli("doctor", "--library", library).out
+    shown = cli("doctor", "--library", library, "--model", "nonesuch")
+    assert shown.status == 1
+    assert "Problem:" in shown.out
 
 
 def test_demo_makes_indexes_and_searches(
