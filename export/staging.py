@@ -9,6 +9,7 @@ free.
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -25,19 +26,27 @@ from qvl_local.runtime.errors import BundleError, InputError
 from qvl_local.runtime.model.bundle import MANIFEST
 
 _POLL_SECONDS = 0.1
+_REBUILDABLE = {"engines"}
 
 
 def check_target(output: Path) -> None:
-    """Refuse to write over anything but a bundle or an empty folder.
+    """Refuse to write over anything but an empty folder or a bundle with nothing added to it.
 
     Raises:
         InputError: something else is there.
     """
-    if not output.exists() or (output / MANIFEST).is_file():
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
-    if output.is_dir() and not any(output.iterdir()):
-        return
-    raise InputError(f"{output}: exists and is not a bundle. Choose a new folder, or remove it first.")
+    try:
+        known = set(json.loads((output / MANIFEST).read_text(encoding="utf-8"))["files"]) | {MANIFEST}
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError):
+        raise InputError(
+            f"{output}: exists and is not a bundle. Choose a new folder, or remove it first."
+        ) from None
+    for path in sorted(output.rglob("*")):
+        relative = path.relative_to(output)
+        if not path.is_dir() and relative.as_posix() not in known and relative.parts[0] not in _REBUILDABLE:
+            raise InputError(f"{path}: is not part of the bundle that would be replaced. Move it away first.")
 
 
 @contextmanager
@@ -67,6 +76,7 @@ def staged(output: Path) -> Iterator[Path]:
     """A new folder to fill, which becomes `output` when the block ends well. The caller holds the lock.
 
     Raises:
+        InputError: something that is not a bundle came to stand at `output` meanwhile.
         BundleError: the disk is full, read-only, or fails.
     """
     _remove_leftovers(output)
@@ -77,6 +87,7 @@ def staged(output: Path) -> Iterator[Path]:
                 stage.mkdir()
                 yield stage
                 _sync(stage)
+                check_target(output)
                 _publish(stage, output)
         finally:
             shutil.rmtree(stage, ignore_errors=True)

@@ -9,32 +9,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, ModelError
+from ..errors import ModelError
+from .onnx_graph import GraphNode, GraphWeight, OnnxGraph, build_model, read_graph
 from .session import Array
 
-if TYPE_CHECKING:
-    import onnx
-
 PIECE_BYTES = 256 << 20
+
+# Numbers in TensorProto.DataType of what may pass from one piece to the next.
+_ELEMENTS = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "bool": 9, "float16": 10}
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """Consecutive nodes; the values they take from before, and those that are needed behind."""
 
-    nodes: Sequence[onnx.NodeProto]
+    nodes: Sequence[GraphNode]
     inputs: Sequence[str]
-    weights: Sequence[str]
+    weights: Sequence[GraphWeight]
     outputs: Sequence[str]
 
 
 def run_in_pieces(
-    graph: Path, feeds: Sequence[Mapping[str, Array]], *, piece_bytes: int = PIECE_BYTES
+    path: Path, feeds: Sequence[Mapping[str, Array]], *, piece_bytes: int = PIECE_BYTES
 ) -> list[dict[str, NDArray[np.float32]]]:
     """Outputs of a graph for each set of inputs, on ONNX Runtime's CPU provider.
 
@@ -44,49 +45,26 @@ def run_in_pieces(
         BundleError: the graph cannot be read.
         ModelError: a piece does not load or run.
     """
-    import onnx
-
-    try:
-        model = onnx.load(graph, load_external_data=False)
-    except Exception as error:  # protobuf raises classes of its own
-        raise BundleError(f"{graph}: cannot be read ({error}). Export the bundle again.") from error
-    weights = {tensor.name: tensor for tensor in model.graph.initializer}
-    outputs = [value.name for value in model.graph.output]
+    graph = read_graph(path)
     states: list[dict[str, Any]] = [dict(one) for one in feeds]
-    pieces = _cut(model.graph, weights, piece_bytes)
+    pieces = _cut(graph, piece_bytes)
     for number, piece in enumerate(pieces):
-        kept = {name for later in pieces[number + 1 :] for name in later.inputs}.union(outputs)
+        kept = {name for later in pieces[number + 1 :] for name in later.inputs}.union(graph.outputs)
         try:
-            for state, results in zip(states, _run_piece(model, piece, weights, graph.parent, states)):
+            for state, results in zip(states, _run_piece(graph, piece, path.parent, states)):
                 state |= results
                 for name in set(state) - kept:
                     del state[name]
         except Exception as error:  # the bindings raise classes of their own
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{graph}: failed to run ({first}).") from error
-    return [{name: np.asarray(state[name], np.float32) for name in outputs} for state in states]
+            raise ModelError(f"{path}: failed to run ({first}).") from error
+    return [{name: np.asarray(state[name], np.float32) for name in graph.outputs} for state in states]
 
 
 def _run_piece(
-    model: onnx.ModelProto,
-    piece: _Piece,
-    weights: Mapping[str, onnx.TensorProto],
-    folder: Path,
-    states: Sequence[Mapping[str, Any]],
+    graph: OnnxGraph, piece: _Piece, folder: Path, states: Sequence[Mapping[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    import onnx
     import onnxruntime
-
-    part = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
-    part.graph.name = "piece"
-    part.graph.node.extend(piece.nodes)
-    part.graph.initializer.extend(weights[name] for name in piece.weights)
-    for name in piece.inputs:
-        array = np.asarray(states[0][name])
-        element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-        free = [None] * array.ndim  # the number of dimensions is told, their sizes are not
-        part.graph.input.append(onnx.helper.make_tensor_value_info(name, element, free))
-    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in piece.outputs)
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
@@ -95,41 +73,43 @@ def _run_piece(
     )
     # Repacked weights would only pay off over many runs.
     settings.add_session_config_entry("session.disable_prepacking", "1")
-    session = onnxruntime.InferenceSession(
-        part.SerializeToString(), settings, providers=["CPUExecutionProvider"]
+    arrays = {name: np.asarray(states[0][name]) for name in piece.inputs}
+    model = build_model(
+        graph,
+        piece.nodes,
+        piece.weights,
+        inputs=[(name, _ELEMENTS[array.dtype.name], array.ndim) for name, array in arrays.items()],
+        outputs=piece.outputs,
     )
+    session = onnxruntime.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
     for state in states:
         results = session.run(list(piece.outputs), {name: state[name] for name in piece.inputs})
         yield dict(zip(piece.outputs, results, strict=True))
 
 
-def _cut(graph: onnx.GraphProto, weights: Mapping[str, onnx.TensorProto], limit: int) -> list[_Piece]:
-    groups: list[list[onnx.NodeProto]] = [[]]
+def _cut(graph: OnnxGraph, limit: int) -> list[_Piece]:
+    weights = graph.weights
+    groups: list[list[GraphNode]] = [[]]
     size = 0
-    for node in graph.node:
+    for node in graph.nodes:
         groups[-1].append(node)
-        size += sum(_stored_bytes(weights[name]) for name in node.input if name in weights)
+        size += sum(weights[name].length for name in node.inputs if name in weights)
         if size >= limit:
             groups.append([])
             size = 0
     pieces: list[_Piece] = []
-    needed = {value.name for value in graph.output}
+    needed = set(graph.outputs)
     # From the end: what a piece must hand on is known once everything behind it is.
     for nodes in reversed([group for group in groups if group]):
-        produced = {name for node in nodes for name in node.output if name}
-        used = [name for name in dict.fromkeys(name for node in nodes for name in node.input) if name]
+        produced = {name for node in nodes for name in node.outputs if name}
+        used = [name for name in dict.fromkeys(name for node in nodes for name in node.inputs) if name]
         pieces.append(
             _Piece(
                 nodes=nodes,
                 inputs=[name for name in used if name not in produced and name not in weights],
-                weights=[name for name in used if name in weights],
+                weights=[weights[name] for name in used if name in weights],
                 outputs=sorted(produced & needed),
             )
         )
         needed |= set(pieces[-1].inputs)
     return pieces[::-1]
-
-
-def _stored_bytes(tensor: onnx.TensorProto) -> int:
-    """Bytes outside the graph file."""
-    return next((int(entry.value) for entry in tensor.external_data if entry.key == "length"), 0)

@@ -20,6 +20,7 @@ from ..errors import BundleError, QvlError
 from .bundle import Bundle, Part, Role, verify_files
 from .config import load_config
 from .encoder import open_table
+from .onnx_graph import read_graph
 from .ort_session import OrtSession, SessionOptions
 from .piecewise import run_in_pieces
 
@@ -262,26 +263,23 @@ def _graphs(bundle: Bundle) -> set[str]:
 
 def _check_graph(bundle: Bundle, relative: str) -> Finding:
     """Every weight that a graph keeps outside must lie in a file of the bundle, within its size."""
-    import onnx
-
     folder = PurePosixPath(relative).parent
     try:
-        graph = onnx.load(bundle.file(relative), load_external_data=False).graph
-    except Exception as error:  # a damaged protobuf fails in many ways
-        return Finding("graphs", False, f"{relative}: cannot be read ({error})")
-    for tensor in graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+        graph = read_graph(bundle.file(relative))
+    except BundleError as error:
+        return Finding("graphs", False, str(error))
+    for weight in graph.weights.values():
+        if weight.location is None:
             continue
-        place = {entry.key: entry.value for entry in tensor.external_data}
-        location = (folder / place.get("location", "")).as_posix()
+        location = (folder / weight.location).as_posix()
         record = bundle.manifest.files.get(location)
         if record is None:
             return Finding(
-                "graphs", False, f"{relative}: {tensor.name} lies in {location}, outside the bundle"
+                "graphs", False, f"{relative}: {weight.name} lies in {location}, outside the bundle"
             )
-        if int(place.get("offset", 0)) + int(place.get("length", 0)) > record.size:
-            return Finding("graphs", False, f"{relative}: {tensor.name} lies behind the end of {location}")
-    return Finding("graphs", True, f"{relative}: {len(graph.node)} nodes, weights inside the bundle")
+        if weight.offset + weight.length > record.size:
+            return Finding("graphs", False, f"{relative}: {weight.name} lies behind the end of {location}")
+    return Finding("graphs", True, f"{relative}: {len(graph.nodes)} nodes, weights inside the bundle")
 
 
 def _check_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Finding:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qvl_local.export import bundle_writer
@@ -110,13 +111,13 @@ def test_an_exception_keeps_the_bundle_that_was_there(
 def test_a_failing_disk_is_told_and_leaves_nothing(
     sources: dict[Role, Source], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, message: str
 ) -> None:
-    real = bundle_writer.ir.save
+    real = bundle_writer.write_graph
 
-    def fail(*args: object, **options: object) -> None:
+    def fail(*args: Any, **options: Any) -> None:
         real(*args, **options)
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(bundle_writer.ir, "save", fail)
+    monkeypatch.setattr("qvl_local.export.pipeline.write_graph", fail)
     with pytest.raises(BundleError, match=message) as caught:
         export_bundle(sources, tmp_path / "bundle", recipe=Recipe())
     assert str(tmp_path / "bundle") in str(caught.value)
@@ -205,9 +206,44 @@ def test_an_empty_folder_and_an_old_bundle_are_replaced(tmp_path: Path) -> None:
     for content in ("one", "two"):
         check_target(output)
         with locked(output), staged(output) as stage:
-            (stage / MANIFEST).write_text(content)
-        assert (output / MANIFEST).read_text() == content
+            (stage / MANIFEST).write_text(f'{{"files": {{}}, "number": "{content}"}}')
+        assert content in (output / MANIFEST).read_text()
     assert entries(tmp_path) == ["bundle"]
+
+
+def test_a_bundle_with_something_of_the_user_in_it_is_not_replaced(
+    sources: dict[Role, Source], tmp_path: Path
+) -> None:
+    output = tmp_path / "bundle"
+    export_bundle(sources, output, recipe=Recipe())
+    (output / "engines").mkdir()
+    (output / "engines" / "rtx.plan").write_bytes(b"can be built again")
+    export_bundle(sources, output, recipe=Recipe())
+    (output / "onnx" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt: is not part of the bundle"):
+        export_bundle(sources, output, recipe=Recipe())
+    assert (output / "onnx" / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("manifest", ["", "[]", "{}"])
+def test_a_damaged_manifest_is_not_a_bundle(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / MANIFEST).write_text(manifest)
+    with pytest.raises(InputError, match="not a bundle"):
+        check_target(tmp_path)
+
+
+def test_what_appears_during_an_export_is_kept(tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+
+    def export_meanwhile() -> None:
+        with locked(output), staged(output):
+            output.mkdir()
+            (output / "dog.jpg").write_bytes(b"dog")
+
+    with pytest.raises(InputError, match="not a bundle"):
+        export_meanwhile()
+    assert entries(tmp_path) == ["bundle"]
+    assert entries(output) == ["dog.jpg"]
 
 
 def test_a_parent_that_is_a_file_is_told(sources: dict[Role, Source], tmp_path: Path) -> None:
