@@ -12,19 +12,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from .checkpoint import Checkpoint
-from .graph import CONTRIB, Graph
+from .graph import CONTRIB, Graph, Value
 from .linear import LinearFormat, Weight, narrow
+from .onnx_file import ElementType
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
     """How one graph computes: the type of its activations and the format of its weights."""
 
-    activation: ir.DataType
+    activation: ElementType
     linear: LinearFormat
 
 
@@ -36,7 +36,7 @@ class Network:
     checkpoint: Checkpoint
     precision: Precision
 
-    def linear(self, x: ir.Value, prefix: str, rows: int, columns: int, *, bias: bool) -> ir.Value:
+    def linear(self, x: Value, prefix: str, rows: int, columns: int, *, bias: bool) -> Value:
         """x [..., columns] -> [..., rows], with the stored bias where the layer has one."""
         stored = self.checkpoint.stored(f"{prefix}.weight")
         if math.prod(stored.shape) != rows * columns or stored.shape[:1] != (rows,):
@@ -48,39 +48,39 @@ class Network:
         values = self.vector(f"{prefix}.bias", rows, self.precision.activation)
         return self.graph.op("Add", [y, values], at=node_path(prefix))
 
-    def vector(self, name: str, size: int, dtype: ir.DataType) -> ir.Value:
+    def vector(self, name: str, size: int, dtype: ElementType) -> Value:
         """A stored vector [size]: a bias or the scale of a norm."""
         stored = self.checkpoint.stored(name, (size,))
         return self.graph.weight(name, dtype, (size,), _narrowed(stored.float32, dtype, name))
 
-    def rms_norm(self, x: ir.Value, prefix: str, size: int, epsilon: float) -> ir.Value:
+    def rms_norm(self, x: Value, prefix: str, size: int, epsilon: float) -> Value:
         """Divide by the root mean square over the last axis, in float32 inside, and scale."""
-        scale = self.vector(f"{prefix}.weight", size, ir.DataType.FLOAT)
+        scale = self.vector(f"{prefix}.weight", size, ElementType.FLOAT)
         return self.graph.op(
             "RMSNormalization", [x, scale], {"axis": -1, "epsilon": epsilon}, at=node_path(prefix)
         )
 
-    def layer_norm(self, x: ir.Value, prefix: str, size: int, epsilon: float) -> ir.Value:
+    def layer_norm(self, x: Value, prefix: str, size: int, epsilon: float) -> Value:
         """Centre, divide by the deviation over the last axis, scale and shift."""
-        scale = self.vector(f"{prefix}.weight", size, ir.DataType.FLOAT)
-        shift = self.vector(f"{prefix}.bias", size, ir.DataType.FLOAT)
+        scale = self.vector(f"{prefix}.weight", size, ElementType.FLOAT)
+        shift = self.vector(f"{prefix}.bias", size, ElementType.FLOAT)
         attributes = {"axis": -1, "epsilon": epsilon}
         return self.graph.op("LayerNormalization", [x, scale, shift], attributes, at=node_path(prefix))
 
-    def rotate(self, x: ir.Value, position: ir.Value, cos: ir.Value, sin: ir.Value, *, at: str) -> ir.Value:
+    def rotate(self, x: Value, position: Value, cos: Value, sin: Value, *, at: str) -> Value:
         """Turn the heads of x [B, T, heads * d] by rows `position` of cos, sin [rows, d / 2]."""
         return self.graph.op("RotaryEmbedding", [x, position, cos, sin], at=at, domain=CONTRIB)
 
-    def narrowed(self, x: ir.Value, *, at: str) -> ir.Value:
+    def narrowed(self, x: Value, *, at: str) -> Value:
         """float32 -> the activation type."""
         return self._cast(x, self.precision.activation, at)
 
-    def widened(self, x: ir.Value, *, at: str) -> ir.Value:
+    def widened(self, x: Value, *, at: str) -> Value:
         """The activation type -> float32."""
-        return self._cast(x, ir.DataType.FLOAT, at)
+        return self._cast(x, ElementType.FLOAT, at)
 
-    def _cast(self, x: ir.Value, dtype: ir.DataType, at: str) -> ir.Value:
-        if self.precision.activation == ir.DataType.FLOAT:
+    def _cast(self, x: Value, dtype: ElementType, at: str) -> Value:
+        if self.precision.activation == ElementType.FLOAT:
             return x
         return self.graph.op("Cast", [x], {"to": int(dtype)}, at=at)
 
@@ -92,6 +92,6 @@ def node_path(prefix: str) -> str:
 
 
 def _narrowed(
-    read: Callable[[], NDArray[np.float32]], dtype: ir.DataType, name: str
+    read: Callable[[], NDArray[np.float32]], dtype: ElementType, name: str
 ) -> Callable[[], NDArray[np.floating]]:
     return lambda: narrow(read(), dtype, name)

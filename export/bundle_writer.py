@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
-from qvl_local.runtime.errors import CheckpointError, QvlError
+from qvl_local.runtime.errors import CheckpointError
 from qvl_local.runtime.model.bundle import Role
 
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .linear import narrow
+from .onnx_file import ElementType, Model, write_model
 from .parity import load_tokenizer
 
 HEAD_FILE = "token_head.npy"
@@ -60,29 +60,17 @@ class PartLayout:
     head: str | None
 
 
-def write_graph(model: ir.Model, path: Path, *, written: Callable[[int], None]) -> None:
+def write_graph(model: Model, path: Path, *, written: Callable[[int], None]) -> None:
     """Save a graph as `path` with its weights in `path`_data, reading and writing one tensor at a time.
 
     `written` hears the bytes of each tensor.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        ir.save(
-            model,
-            path,
-            external_data=f"{path.name}_data",
-            callback=lambda tensor, _: written(tensor.nbytes),
-        )
-    except Exception as error:
-        # onnx_ir wraps what goes wrong while a weight is read.
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, (QvlError, OSError)):
-            cause = cause.__cause__
-        raise (cause or error) from None
+    write_model(model, path, on_weight=written)
 
 
 def write_table(
-    checkpoint: Checkpoint, path: Path, dtype: ir.DataType, *, written: Callable[[int], None]
+    checkpoint: Checkpoint, path: Path, dtype: ElementType, *, written: Callable[[int], None]
 ) -> None:
     """The token embedding table, raw, little-endian, row by row."""
     text = checkpoint.config.text

@@ -13,16 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import onnx_ir as ir
 from qvl_local.runtime.model.config import TextConfig
 
 from .blocks import Network, Precision
 from .checkpoint import Checkpoint
-from .graph import CONTRIB, Graph
+from .graph import CONTRIB, Graph, Value
+from .onnx_file import ElementType, Model
 
-_FLOAT = ir.DataType.FLOAT
-_INT32 = ir.DataType.INT32
-_INT64 = ir.DataType.INT64
+_FLOAT = ElementType.FLOAT
+_INT32 = ElementType.INT32
+_INT64 = ElementType.INT64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +33,17 @@ class _Shared:
     `key_ends` int32 [B] and `length` int32 [] are what GroupQueryAttention asks for: T - 1 a row, and T.
     """
 
-    rows: ir.Value
-    cos: ir.Value
-    sin: ir.Value
-    last: ir.Value
-    key_ends: ir.Value
-    length: ir.Value
-    deepstack: ir.Value
+    rows: Value
+    cos: Value
+    sin: Value
+    last: Value
+    key_ends: Value
+    length: Value
+    deepstack: Value
     deepstack_levels: int
 
 
-def build_decoder(checkpoint: Checkpoint, precision: Precision) -> ir.Model:
+def build_decoder(checkpoint: Checkpoint, precision: Precision) -> Model:
     """The decoder graph, as `Session` describes it; inputs and outputs are float32."""
     text, levels = checkpoint.config.text, len(checkpoint.config.vision.deepstack_layers)
     net = Network(Graph("decoder"), checkpoint, precision)
@@ -63,9 +63,7 @@ def build_decoder(checkpoint: Checkpoint, precision: Precision) -> ir.Model:
     return graph.finish({"pooled": (pooled, _FLOAT, ["B", text.hidden_size])})
 
 
-def _share(
-    net: Network, cos: ir.Value, sin: ir.Value, deepstack: ir.Value, last: ir.Value, levels: int
-) -> _Shared:
+def _share(net: Network, cos: Value, sin: Value, deepstack: Value, last: Value, levels: int) -> _Shared:
     graph, at = net.graph, "/positions"
     half = net.checkpoint.config.text.head_dim // 2
     batch_and_length = graph.op("Shape", [cos], {"start": 0, "end": 2}, at=at)
@@ -88,7 +86,7 @@ def _share(
     )
 
 
-def _layer(net: Network, text: TextConfig, layer: int, x: ir.Value, shared: _Shared) -> ir.Value:
+def _layer(net: Network, text: TextConfig, layer: int, x: Value, shared: _Shared) -> Value:
     graph, prefix, at = net.graph, f"language_model.layers.{layer}", f"/layers.{layer}"
     y = net.rms_norm(x, f"{prefix}.input_layernorm", text.hidden_size, text.rms_norm_eps)
     y = net.narrowed(y, at=f"{at}/input_layernorm")
@@ -116,7 +114,7 @@ def _layer(net: Network, text: TextConfig, layer: int, x: ir.Value, shared: _Sha
     return x
 
 
-def _last_layer(net: Network, text: TextConfig, layer: int, x: ir.Value, shared: _Shared) -> ir.Value:
+def _last_layer(net: Network, text: TextConfig, layer: int, x: Value, shared: _Shared) -> Value:
     """The layer whose output is needed for one token a row: x [B, T, H] -> [B, H]."""
     graph, prefix, at = net.graph, f"language_model.layers.{layer}", f"/layers.{layer}"
     heads, groups, size = text.num_heads, text.num_kv_heads, text.head_dim
@@ -156,8 +154,8 @@ def _last_layer(net: Network, text: TextConfig, layer: int, x: ir.Value, shared:
 
 
 def _keys_and_values(
-    net: Network, text: TextConfig, prefix: str, y: ir.Value, shared: _Shared
-) -> tuple[ir.Value, ir.Value]:
+    net: Network, text: TextConfig, prefix: str, y: Value, shared: _Shared
+) -> tuple[Value, Value]:
     """Turned keys and values, each [B, T, groups * d]."""
     at = f"/{prefix.removeprefix('language_model.')}/self_attn"
     k = _query_or_key(net, text, prefix, "k", y, text.num_kv_heads)
@@ -167,9 +165,7 @@ def _keys_and_values(
     return k, v
 
 
-def _query_or_key(
-    net: Network, text: TextConfig, prefix: str, which: str, y: ir.Value, heads: int
-) -> ir.Value:
+def _query_or_key(net: Network, text: TextConfig, prefix: str, which: str, y: Value, heads: int) -> Value:
     """Project to `heads` heads and normalise each, [B, T, heads * d]; not yet turned."""
     graph, size = net.graph, text.head_dim
     at = f"/{prefix.removeprefix('language_model.')}/self_attn/{which}"
@@ -180,7 +176,7 @@ def _query_or_key(
     return net.narrowed(x, at=at)
 
 
-def _finish_layer(net: Network, text: TextConfig, prefix: str, x: ir.Value, attended: ir.Value) -> ir.Value:
+def _finish_layer(net: Network, text: TextConfig, prefix: str, x: Value, attended: Value) -> Value:
     """Output projection and MLP with their residuals, for [B, T, ...] or [B, ...]."""
     graph, at = net.graph, f"/{prefix.removeprefix('language_model.')}"
     hidden, inner = text.hidden_size, text.intermediate_size
@@ -196,13 +192,13 @@ def _finish_layer(net: Network, text: TextConfig, prefix: str, x: ir.Value, atte
     return graph.op("Add", [x, net.widened(y, at=f"{at}/mlp")], at=f"{at}/mlp")
 
 
-def _last_row(graph: Graph, x: ir.Value, shared: _Shared, at: str, *, keep: bool) -> ir.Value:
+def _last_row(graph: Graph, x: Value, shared: _Shared, at: str, *, keep: bool) -> Value:
     """The last token of each row: [B, T, W] -> [B, W], or [B, 1, W] when the axis is to be kept."""
     row = graph.op("GatherND", [x, shared.last], {"batch_dims": 1}, at=f"{at}/last")
     return graph.op("Unsqueeze", [row, graph.int64(1)], at=f"{at}/last") if keep else row
 
 
-def _padding_mask(graph: Graph, shared: _Shared, at: str) -> ir.Value:
+def _padding_mask(graph: Graph, shared: _Shared, at: str) -> Value:
     """float32 [B, 1, 1, T]: 0 up to each row's last token, a large negative number behind it."""
     zero, one = graph.constant(np.int64(0)), graph.constant(np.int64(1))
     length = graph.op("Cast", [shared.length], {"to": int(_INT64)}, at=at)

@@ -1,25 +1,39 @@
-"""A thin layer over onnx_ir: nodes named like paths, constants stored once, weights read when written.
+"""A graph under construction: nodes named like paths, constants stored once, weights read when written.
 
-Knows ONNX, not models. A weight is a promise: its bytes are asked for when the graph is saved, one tensor at
-a time, so building a graph costs no memory.
+Knows ONNX, not models. A weight is a promise: its bytes are asked for when the model is saved, one tensor
+at a time, so building a graph costs no memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
+
+from .onnx_file import Attribute, Constant, Dim, ElementType, Initializer, Model, Node, ValueInfo
 
 OPSET = 23
 CONTRIB = "com.microsoft"
 
-# ONNX Runtime reads the IR version that introduced opset 23.
-_IR_VERSION = 11
 
-Dim = int | str
+@dataclass(slots=True, eq=False)
+class Value:
+    """An edge between nodes. Its name is final once the graph is finished."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    name: str
+    op: str
+    inputs: tuple[Value | None, ...]
+    outputs: tuple[Value, ...]
+    domain: str
+    attributes: Mapping[str, Attribute]
 
 
 class Graph:
@@ -27,102 +41,93 @@ class Graph:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._inputs: list[ir.Value] = []
-        self._nodes: list[ir.Node] = []
-        self._initializers: list[ir.Value] = []
-        self._constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = {}
+        self._inputs: list[ValueInfo] = []
+        self._nodes: list[_Node] = []
+        self._weights: list[Initializer] = []
+        self._constants: list[Constant] = []
+        self._known_constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._uses: dict[str, int] = {}
 
-    def input(self, name: str, dtype: ir.DataType, shape: Sequence[Dim]) -> ir.Value:
+    def input(self, name: str, dtype: ElementType, shape: Sequence[Dim]) -> Value:
         """Declare an input; names in `shape` are free dimensions."""
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape))
-        self._inputs.append(value)
-        return value
+        self._inputs.append(ValueInfo(name, dtype, tuple(shape)))
+        return Value(name)
 
     def op(
         self,
         op_type: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, Any] | None = None,
+        inputs: Sequence[Value | None],
+        attributes: Mapping[str, Attribute] | None = None,
         *,
         at: str,
         domain: str = "",
-    ) -> ir.Value:
+    ) -> Value:
         """Add a node with one output and return that output. `at` is the node's path, as `/layers.3/mlp`."""
         return self.ops(op_type, inputs, attributes, at=at, domain=domain, outputs=1)[0]
 
     def ops(
         self,
         op_type: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: Mapping[str, Any] | None = None,
+        inputs: Sequence[Value | None],
+        attributes: Mapping[str, Attribute] | None = None,
         *,
         at: str,
         outputs: int,
         domain: str = "",
-    ) -> Sequence[ir.Value]:
+    ) -> tuple[Value, ...]:
         """Add a node with several outputs."""
         name = self._node_name(at, op_type)
         suffixes = [""] if outputs == 1 else [f"_{i}" for i in range(outputs)]
-        values = [ir.Value(name=f"{name}:out{suffix}") for suffix in suffixes]
-        node = ir.node(op_type, inputs, attributes or None, domain=domain, outputs=values, name=name)
-        self._nodes.append(node)
+        values = tuple(Value(f"{name}:out{suffix}") for suffix in suffixes)
+        self._nodes.append(_Node(name, op_type, tuple(inputs), values, domain, attributes or {}))
         return values
 
-    def constant(self, value: NDArray[Any] | np.generic) -> ir.Value:
+    def constant(self, value: NDArray[Any] | np.generic) -> Value:
         """A small array stored in the graph, once however often it is used."""
         array = np.asarray(value)
         key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._constants:
-            constant = ir.Value(
-                name=f"constant_{len(self._constants)}",
-                type=ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-                shape=ir.Shape(array.shape),
-                const_value=ir.tensor(array),
-            )
-            self._constants[key] = constant
-            self._initializers.append(constant)
-        return self._constants[key]
+        if key not in self._known_constants:
+            constant = Constant(f"constant_{len(self._constants)}", array)
+            self._constants.append(constant)
+            self._known_constants[key] = Value(constant.name)
+        return self._known_constants[key]
 
-    def int64(self, *values: int) -> ir.Value:
+    def int64(self, *values: int) -> Value:
         """A one-dimensional int64 constant: shapes, axes, indices."""
         return self.constant(np.array(values, np.int64))
 
     def weight(
-        self, name: str, dtype: ir.DataType, shape: Sequence[int], read: Callable[[], NDArray[Any]]
-    ) -> ir.Value:
+        self, name: str, dtype: ElementType, shape: Sequence[int], read: Callable[[], NDArray[Any]]
+    ) -> Value:
         """A large array whose contents `read` yields when the graph is saved."""
-        lazy = ir.LazyTensor(
-            lambda: ir.tensor(np.ascontiguousarray(read()), dtype=dtype, name=name),
-            dtype=dtype,
-            shape=ir.Shape(shape),
-            cache=False,
-            name=name,
-        )
-        value = ir.Value(name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape), const_value=lazy)
-        self._initializers.append(value)
-        return value
+        self._weights.append(Initializer(name, dtype, tuple(shape), read))
+        return Value(name)
 
-    def finish(self, outputs: Mapping[str, tuple[ir.Value, ir.DataType, Sequence[Dim]]]) -> ir.Model:
+    def finish(self, outputs: Mapping[str, tuple[Value, ElementType, Sequence[Dim]]]) -> Model:
         """Name the outputs and close the graph."""
-        values = []
-        for name, (value, dtype, shape) in outputs.items():
+        for name, (value, _, _) in outputs.items():
             value.name = name
-            value.type = ir.TensorType(dtype)
-            value.shape = ir.Shape(shape)
-            values.append(value)
-        graph = ir.Graph(
-            self._inputs,
-            values,
-            nodes=self._nodes,
-            initializers=self._initializers,
-            opset_imports={"": OPSET, CONTRIB: 1},
+        return Model(
             name=self._name,
+            opsets={"": OPSET, CONTRIB: 1},
+            inputs=tuple(self._inputs),
+            outputs=tuple(
+                ValueInfo(name, dtype, tuple(shape)) for name, (_, dtype, shape) in outputs.items()
+            ),
+            nodes=tuple(_named(node) for node in self._nodes),
+            weights=tuple(self._weights),
+            constants=tuple(self._constants),
         )
-        return ir.Model(graph, ir_version=_IR_VERSION, producer_name="qvl-local")
 
     def _node_name(self, at: str, op_type: str) -> str:
         name = f"{at}/{op_type}"
         count = self._uses.get(name, 0)
         self._uses[name] = count + 1
         return f"{name}_{count}" if count else name
+
+
+def _named(node: _Node) -> Node:
+    """The node with the names that its edges ended up with."""
+    inputs = tuple("" if value is None else value.name for value in node.inputs)
+    outputs = tuple(value.name for value in node.outputs)
+    return Node(node.name, node.op, inputs, outputs, node.domain, node.attributes)

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 from qvl_local.runtime.errors import CheckpointError
 
-from .graph import Graph
+from .graph import Graph, Value
+from .onnx_file import ElementType
 
-NUMPY_TYPES: dict[ir.DataType, np.dtype[Any]] = {
-    ir.DataType.FLOAT: np.dtype("<f4"),
-    ir.DataType.FLOAT16: np.dtype("<f2"),
+NUMPY_TYPES: dict[ElementType, np.dtype[Any]] = {
+    ElementType.FLOAT: np.dtype("<f4"),
+    ElementType.FLOAT16: np.dtype("<f2"),
 }
 
 _TILE = 256
@@ -38,7 +38,7 @@ class Weight:
 class LinearFormat(Protocol):
     """Emits the product with a weight. `x` and the result have the graph's activation type."""
 
-    def matmul(self, graph: Graph, x: ir.Value, weight: Weight, *, at: str) -> ir.Value:
+    def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
         ...
 
@@ -47,9 +47,9 @@ class LinearFormat(Protocol):
 class FloatFormat:
     """Weights kept as floating point of the activation type, transposed for `MatMul`."""
 
-    dtype: ir.DataType
+    dtype: ElementType
 
-    def matmul(self, graph: Graph, x: ir.Value, weight: Weight, *, at: str) -> ir.Value:
+    def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
         stored = graph.weight(
             weight.name,
@@ -60,7 +60,7 @@ class FloatFormat:
         return graph.op("MatMul", [x, stored], at=at)
 
 
-def narrow(values: NDArray[np.float32], dtype: ir.DataType, name: str) -> NDArray[np.floating]:
+def narrow(values: NDArray[np.float32], dtype: ElementType, name: str) -> NDArray[np.floating]:
     """float32 values as float32 or float16.
 
     Raises:

@@ -11,7 +11,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 from qvl_local.runtime.errors import BundleError, InputError
 from qvl_local.runtime.model.bundle import (
     MANIFEST,
@@ -40,6 +39,7 @@ from .bundle_writer import (
 from .card import write_card
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .decoder import build_decoder
+from .onnx_file import ElementType, Model
 from .parity import check_parity, record_parity
 from .recipe import PRECISIONS, Recipe
 from .staging import check_target, locked, staged
@@ -180,7 +180,7 @@ def _write(
     report: Progress,
 ) -> None:
     """Graphs, tables, heads and copied files; a file that two parts name is written once."""
-    models: dict[str, ir.Model] = {}
+    models: dict[str, Model] = {}
     tables: dict[str, tuple[Checkpoint, Table]] = {}
     for role, part in parts.items():
         checkpoint = checkpoints[role]
@@ -212,15 +212,11 @@ def _write(
     report("writing", 1.0)
 
 
-_TABLE_TYPES = {"float32": ir.DataType.FLOAT, "float16": ir.DataType.FLOAT16}
+_TABLE_TYPES = {"float32": ElementType.FLOAT, "float16": ElementType.FLOAT16}
 
 
-def _weight_bytes(model: ir.Model) -> int:
-    return sum(
-        value.const_value.nbytes
-        for value in model.graph.initializers.values()
-        if value.const_value is not None
-    )
+def _weight_bytes(model: Model) -> int:
+    return sum(weight.nbytes for weight in model.weights)
 
 
 def _check_space(stage: Path, needed: int) -> None:

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-import onnx_ir as ir
 from qvl_local.runtime.errors import InputError
 
 from .blocks import Precision
 from .linear import FloatFormat
+from .onnx_file import ElementType
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +38,12 @@ class PrecisionRecord:
 PRECISIONS: Mapping[str, PrecisionRecord] = MappingProxyType(
     {
         "fp32": PrecisionRecord(
-            graph=Precision(ir.DataType.FLOAT, FloatFormat(ir.DataType.FLOAT)),
+            graph=Precision(ElementType.FLOAT, FloatFormat(ElementType.FLOAT)),
             table="float32",
             tolerance=Tolerance(max_abs_diff=1e-4, min_cosine=0.99999),
         ),
         "fp16": PrecisionRecord(
-            graph=Precision(ir.DataType.FLOAT16, FloatFormat(ir.DataType.FLOAT16)),
+            graph=Precision(ElementType.FLOAT16, FloatFormat(ElementType.FLOAT16)),
             table="float16",
             tolerance=Tolerance(max_abs_diff=1e-2, min_cosine=0.9999),
         ),

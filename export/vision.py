@@ -10,22 +10,22 @@ use GELU's tanh form, mergers the exact one. The layout is that of Qwen3-VL in t
 
 from __future__ import annotations
 
-import onnx_ir as ir
 from qvl_local.runtime.model.config import VisionConfig
 
 from .blocks import Network, Precision, node_path
 from .checkpoint import Checkpoint
-from .graph import CONTRIB, Graph
+from .graph import CONTRIB, Graph, Value
 from .linear import narrow
+from .onnx_file import ElementType, Model
 
 # Fixed in the architecture: config.json does not carry it.
 LAYER_NORM_EPSILON = 1e-6
 
-_FLOAT = ir.DataType.FLOAT
-_INT64 = ir.DataType.INT64
+_FLOAT = ElementType.FLOAT
+_INT64 = ElementType.INT64
 
 
-def build_vision(checkpoint: Checkpoint, precision: Precision) -> ir.Model:
+def build_vision(checkpoint: Checkpoint, precision: Precision) -> Model:
     """The vision graph, as `Session` describes it; inputs and outputs are float32."""
     vision = checkpoint.config.vision
     net = Network(Graph("vision_encoder"), checkpoint, precision)
@@ -38,7 +38,7 @@ def build_vision(checkpoint: Checkpoint, precision: Precision) -> ir.Model:
     sin = net.narrowed(graph.input("sin", _FLOAT, ["N", half]), at="/sin")
 
     x = _embed(net, vision, patches, pos_idx, pos_w)
-    levels: list[ir.Value] = []
+    levels: list[Value] = []
     for block in range(vision.depth):
         x = _block(net, vision, block, x, cos, sin)
         if block in vision.deepstack_layers:
@@ -55,9 +55,7 @@ def build_vision(checkpoint: Checkpoint, precision: Precision) -> ir.Model:
     )
 
 
-def _embed(
-    net: Network, vision: VisionConfig, patches: ir.Value, pos_idx: ir.Value, pos_w: ir.Value
-) -> ir.Value:
+def _embed(net: Network, vision: VisionConfig, patches: Value, pos_idx: Value, pos_w: Value) -> Value:
     """Project patches and add their learned positions, four neighbours weighted."""
     graph, at = net.graph, "/pos_embed"
     x = net.linear(
@@ -77,9 +75,7 @@ def _embed(
     return graph.op("Add", [net.widened(x, at="/patch_embed"), learned], at=at)
 
 
-def _block(
-    net: Network, vision: VisionConfig, block: int, x: ir.Value, cos: ir.Value, sin: ir.Value
-) -> ir.Value:
+def _block(net: Network, vision: VisionConfig, block: int, x: Value, cos: Value, sin: Value) -> Value:
     graph, prefix, at = net.graph, f"visual.blocks.{block}", f"/blocks.{block}"
     hidden = vision.hidden_size
 
@@ -101,7 +97,7 @@ def _block(
     return graph.op("Add", [x, net.widened(y, at=f"{at}/mlp")], at=f"{at}/mlp")
 
 
-def _merge(net: Network, vision: VisionConfig, prefix: str, x: ir.Value, *, norm_first: bool) -> ir.Value:
+def _merge(net: Network, vision: VisionConfig, prefix: str, x: Value, *, norm_first: bool) -> Value:
     """Join merge x merge patches into one token of the decoder's width.
 
     The last merger normalises patches and then joins them; deepstack mergers join first.
@@ -121,7 +117,7 @@ def _merge(net: Network, vision: VisionConfig, prefix: str, x: ir.Value, *, norm
     return net.widened(y, at=at)
 
 
-def _stack(graph: Graph, levels: list[ir.Value], features: ir.Value) -> ir.Value:
+def _stack(graph: Graph, levels: list[Value], features: Value) -> Value:
     """[K, S, M, H]; with no deepstack layer, an empty first axis."""
     first = graph.int64(0)
     if not levels:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
 from numpy.typing import NDArray
 from qvl_local.export.checkpoint import EMBEDDINGS, Checkpoint
 from qvl_local.export.decoder import build_decoder
+from qvl_local.export.onnx_file import Model, write_model
 from qvl_local.export.recipe import PRECISIONS
 from qvl_local.export.reference import DecoderInputs, VisionInputs, run_decoder, run_vision
 from qvl_local.export.vision import build_vision
@@ -94,11 +94,7 @@ def test_graphs_are_valid_onnx(
 ) -> None:
     checkpoint = Checkpoint(random_checkpoint(**SHAPES[shape]))
     for build in (build_vision, build_decoder):
-        ir.save(
-            build(checkpoint, PRECISIONS[precision].graph),
-            tmp_path / "graph.onnx",
-            external_data="graph.data",
-        )
+        write_model(build(checkpoint, PRECISIONS[precision].graph), tmp_path / "graph.onnx")
         onnx.checker.check_model(tmp_path / "graph.onnx")
 
 
@@ -169,7 +165,7 @@ def test_nodes_are_named_like_paths(tiny: dict[str, Path]) -> None:
     checkpoint = Checkpoint(tiny["embedder"])
     decoder = build_decoder(checkpoint, PRECISIONS["fp32"].graph)
     vision = build_vision(checkpoint, PRECISIONS["fp32"].graph)
-    names = [node.name for model in (decoder, vision) for node in model.graph]
+    names = [node.name for model in (decoder, vision) for node in model.nodes]
     assert len(names) == len(set(names))
     assert "/layers.3/self_attn/q_proj/MatMul" in names
     assert "/layers.0/self_attn/GroupQueryAttention" in names
@@ -199,12 +195,12 @@ def reference_runner(checkpoint: Checkpoint) -> tuple[Vision, Decoder]:
     )
 
 
-def load(model: ir.Model, folder: Path) -> Any:
-    ir.save(model, folder / f"{model.graph.name}.onnx", external_data=f"{model.graph.name}.data")
+def load(model: Model, folder: Path) -> Any:
+    write_model(model, folder / f"{model.name}.onnx")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(
-        str(folder / f"{model.graph.name}.onnx"), options, providers=["CPUExecutionProvider"]
+        str(folder / f"{model.name}.onnx"), options, providers=["CPUExecutionProvider"]
     )
 
 

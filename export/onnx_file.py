@@ -1,0 +1,276 @@
+"""Writes an ONNX model: a small protobuf of nodes, and one file of weights beside it, streamed.
+
+The fields are those of `onnx.proto3` (ONNX 1.19, IR version 11), as far as our graphs use them. Weights are
+asked for one at a time and written at once, so memory stays at one tensor whatever the model's size. This
+module knows the file format, not the operators.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+IR_VERSION = 11
+PRODUCER = "qvl-local"
+# Weights that start on a page boundary can be memory-mapped by the engine; 64 KiB is Windows' granularity.
+_ALIGNMENT = 65536
+_SMALL_ALIGNMENT = 64
+_LARGE = 1 << 20
+
+Dim = int | str
+Attribute = int | float | str | Sequence[int]
+
+
+class ElementType(IntEnum):
+    """Element types by their number in `TensorProto.DataType`."""
+
+    FLOAT = 1
+    UINT8 = 2
+    INT8 = 3
+    INT32 = 6
+    INT64 = 7
+    BOOL = 9
+    FLOAT16 = 10
+
+    @property
+    def numpy(self) -> np.dtype[np.generic]:
+        """The numpy type of one element."""
+        return _NUMPY[self]
+
+    @classmethod
+    def of(cls, dtype: np.dtype[np.generic]) -> ElementType:
+        """The element type that stores a numpy type exactly."""
+        for element, candidate in _NUMPY.items():
+            if candidate == dtype:
+                return element
+        raise TypeError(f"no ONNX element type for {dtype}")
+
+
+_NUMPY: dict[ElementType, np.dtype[np.generic]] = {
+    ElementType.FLOAT: np.dtype(np.float32),
+    ElementType.UINT8: np.dtype(np.uint8),
+    ElementType.INT8: np.dtype(np.int8),
+    ElementType.INT32: np.dtype(np.int32),
+    ElementType.INT64: np.dtype(np.int64),
+    ElementType.BOOL: np.dtype(np.bool_),
+    ElementType.FLOAT16: np.dtype(np.float16),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ValueInfo:
+    """An input or output of the model; names in `shape` stand for any size."""
+
+    name: str
+    type: ElementType
+    shape: tuple[Dim, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Initializer:
+    """A tensor stored in the weights file; `load` makes it when its turn to be written comes."""
+
+    name: str
+    type: ElementType
+    shape: tuple[int, ...]
+    load: Callable[[], NDArray[np.generic]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the weights file."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.type.numpy.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A small tensor stored inside the model file."""
+
+    name: str
+    value: NDArray[np.generic]
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One operator. An empty input name means an optional input that is left out."""
+
+    name: str
+    op: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    domain: str = ""
+    attributes: Mapping[str, Attribute] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A whole model: nodes in execution order, and everything that they read and write."""
+
+    name: str
+    opsets: Mapping[str, int]
+    inputs: tuple[ValueInfo, ...]
+    outputs: tuple[ValueInfo, ...]
+    nodes: tuple[Node, ...]
+    weights: tuple[Initializer, ...]
+    constants: tuple[Constant, ...]
+
+
+def write_model(model: Model, path: Path, *, on_weight: Callable[[int], None] | None = None) -> None:
+    """Write `path` and, when the model has weights, `path` + "_data".
+
+    `on_weight` is told the bytes of each weight after it is on disk.
+
+    Raises:
+        ValueError: a weight came out with another shape or type than it declared.
+        OSError: the disk is full or refuses; partial files are the caller's to remove.
+    """
+    data_path = path.with_name(path.name + "_data")
+    offsets = _offsets(model.weights)
+    if model.weights:
+        with data_path.open("wb") as stream:
+            for weight, offset in zip(model.weights, offsets, strict=True):
+                _write_weight(stream, weight, offset)
+                if on_weight is not None:
+                    on_weight(weight.nbytes)
+            stream.truncate(offsets[-1] + model.weights[-1].nbytes)  # an empty last weight has a place too
+            stream.flush()
+            os.fsync(stream.fileno())
+    with path.open("wb") as stream:
+        stream.write(_model(model, data_path.name, offsets))
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _offsets(weights: Sequence[Initializer]) -> list[int]:
+    offsets, end = [], 0
+    for weight in weights:
+        unit = _ALIGNMENT if weight.nbytes >= _LARGE else _SMALL_ALIGNMENT
+        start = -(-end // unit) * unit
+        offsets.append(start)
+        end = start + weight.nbytes
+    return offsets
+
+
+def _write_weight(stream: IO[bytes], weight: Initializer, offset: int) -> None:
+    array = weight.load()
+    if array.shape != weight.shape or array.dtype != weight.type.numpy:
+        raise ValueError(
+            f"{weight.name}: is {array.dtype} {list(array.shape)}, "
+            f"declared {weight.type.numpy} {list(weight.shape)}"
+        )
+    stream.seek(offset)
+    little = array.dtype.newbyteorder("<")
+    stream.write(np.ascontiguousarray(array, dtype=little).data)
+
+
+# Protobuf wire format (protobuf.dev/programming-guides/encoding): a field is a key, number << 3 | wire type,
+# then a varint (0), four bytes (5), or a length and that many bytes (2).
+
+
+def _varint(value: int) -> bytes:
+    value &= (1 << 64) - 1  # negative int64 values take ten bytes
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _int(number: int, value: int) -> bytes:
+    return _varint(number << 3) + _varint(value)
+
+
+def _float(number: int, value: float) -> bytes:
+    return _varint(number << 3 | 5) + struct.pack("<f", value)
+
+
+def _bytes(number: int, value: bytes | str) -> bytes:
+    data = value.encode() if isinstance(value, str) else value
+    return _varint(number << 3 | 2) + _varint(len(data)) + data
+
+
+def _each(number: int, messages: Iterable[bytes | str]) -> bytes:
+    return b"".join(_bytes(number, message) for message in messages)
+
+
+def _model(model: Model, data_name: str, offsets: Sequence[int]) -> bytes:
+    opsets = (_bytes(1, domain) + _int(2, version) for domain, version in model.opsets.items())
+    return (
+        _int(1, IR_VERSION)
+        + _bytes(2, PRODUCER)
+        + _bytes(7, _graph(model, data_name, offsets))
+        + _each(8, opsets)
+    )
+
+
+def _graph(model: Model, data_name: str, offsets: Sequence[int]) -> bytes:
+    weights = (
+        _weight(weight, data_name, offset) for weight, offset in zip(model.weights, offsets, strict=True)
+    )
+    return b"".join(
+        (
+            _each(1, map(_node, model.nodes)),
+            _bytes(2, model.name),
+            _each(5, weights),
+            _each(5, map(_constant, model.constants)),
+            _each(11, map(_value, model.inputs)),
+            _each(12, map(_value, model.outputs)),
+        )
+    )
+
+
+def _node(node: Node) -> bytes:
+    attributes = (_attribute(name, value) for name, value in node.attributes.items())
+    return b"".join(
+        (
+            _each(1, node.inputs),
+            _each(2, node.outputs),
+            _bytes(3, node.name),
+            _bytes(4, node.op),
+            _each(5, attributes),
+            _bytes(7, node.domain),
+        )
+    )
+
+
+def _attribute(name: str, value: Attribute) -> bytes:
+    # AttributeProto.type: FLOAT 1, INT 2, STRING 3, INTS 7.
+    if isinstance(value, int):
+        return _bytes(1, name) + _int(3, value) + _int(20, 2)
+    if isinstance(value, float):
+        return _bytes(1, name) + _float(2, value) + _int(20, 1)
+    if isinstance(value, str):
+        return _bytes(1, name) + _bytes(4, value) + _int(20, 3)
+    return _bytes(1, name) + b"".join(_int(8, item) for item in value) + _int(20, 7)
+
+
+def _weight(weight: Initializer, data_name: str, offset: int) -> bytes:
+    entries = (("location", data_name), ("offset", str(offset)), ("length", str(weight.nbytes)))
+    external = (_bytes(1, key) + _bytes(2, value) for key, value in entries)
+    # data_location 1 is EXTERNAL.
+    return _tensor(weight.name, weight.type, weight.shape) + _each(13, external) + _int(14, 1)
+
+
+def _constant(constant: Constant) -> bytes:
+    array = constant.value
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return _tensor(constant.name, ElementType.of(array.dtype), array.shape) + _bytes(9, little.tobytes())
+
+
+def _tensor(name: str, element: ElementType, shape: Iterable[int]) -> bytes:
+    return b"".join(_int(1, size) for size in shape) + _int(2, element) + _bytes(8, name)
+
+
+def _value(value: ValueInfo) -> bytes:
+    # A dimension is a number (field 1) or a name (field 2) that stands for any number.
+    dims = (_int(1, size) if isinstance(size, int) else _bytes(2, size) for size in value.shape)
+    tensor = _int(1, value.type) + _bytes(2, _each(1, dims))
+    return _bytes(1, value.name) + _bytes(2, _bytes(1, tensor))
