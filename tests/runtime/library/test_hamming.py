@@ -34,6 +34,21 @@ def test_the_smallest_are_the_first_of_a_stable_sort(distances: list[int], wante
     assert smallest(values, wanted).tolist() == expected
 
 
+def test_the_smallest_of_many_are_found_whatever_a_sample_says() -> None:
+    rng = np.random.default_rng(4)
+    for values in (
+        rng.binomial(512, 0.5, 200_000),
+        # All near rows lie between the rows of any regular sample, or all at one end.
+        np.where(np.arange(200_000) % 100 == 57, 1, 300),
+        np.sort(rng.binomial(512, 0.5, 200_000)),
+        np.full(200_000, 7),
+    ):
+        distances = values.astype(np.uint16)
+        for wanted in (1, 500, 4000, 199_999):
+            expected = np.sort(np.argsort(distances, kind="stable")[:wanted])
+            np.testing.assert_array_equal(smallest(distances, wanted), expected)
+
+
 def test_words_are_padded_with_zeros() -> None:
     bits = np.array([[1, 0, 0, 0, 0, 0, 0, 0, 2]], np.uint8)
     np.testing.assert_array_equal(words(bits), [[1, 2]])
