@@ -39,7 +39,7 @@ def open_photo(file: BinaryIO, form: Format) -> Image.Image:
     from PIL import Image
 
     if form.opener == "HEIF":
-        from pillow_heif import register_heif_opener
+        from pi_heif import register_heif_opener
 
         register_heif_opener()
     # MPO: a JPEG with further pictures behind it, which phones write; the first one counts.

@@ -491,10 +491,8 @@ def test_another_pixel_budget_is_another_space(
     library.index([album])
     other = tmp_path / "other"
     shutil.copytree(tiny_bundle, other)
-    manifest = other / "qvl.json"
-    manifest.write_text(
-        manifest.read_text(encoding="utf-8").replace("tiny/embedding", "tiny/other"), encoding="utf-8"
-    )
+    pixels = other / "preprocessor_config.json"
+    pixels.write_text(pixels.read_text(encoding="utf-8").replace("16384", "12288"), encoding="utf-8")
     with Library.open(library.path, model=other, settings=SETTINGS) as changed:
         with pytest.raises(LibraryError, match="was indexed with"):
             changed.search("red")
