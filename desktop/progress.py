@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _STAGES = {"scan": "Looking for files", "embed": "Indexing", "remove": "Forgetting what is gone"}
 # Slow enough for a log file, fast enough to show life.
 LINE_EVERY_S = 5.0
+# The first files wait for models and workers; an estimate made of them frightens for nothing.
+TOLD_FROM = 10
 
 
 def progress_view() -> View:
@@ -57,7 +59,7 @@ class View:
             progress.done,
             progress.total,
             speed=", ".join(speed),
-            left_s=progress.eta_s,
+            left_s=progress.eta_s if progress.done >= TOLD_FROM else None,
         )
 
     def files(self, done: int, total: int) -> None:
