@@ -3,8 +3,8 @@
     python -m benchmarks.cold_search [--items 1000] [--runs 7] [--work DIR]
 
 Makes a library of the sample world (nine photos to one clip), then alternates both sides: the installed
-command with `--json`, and `cold_search_peer.py`, which has the library's vectors as an array and does the rest
-itself. Also times `qvl-local --help` against `import torch`. Both sides must find the same best hit.
+command with `--json`, and `cold_search_peer.py`, which has the library's vectors as an array and does the
+rest itself. Also times `qvl-local --help` against `import torch`. Both sides must find the same best hit.
 """
 
 from __future__ import annotations
