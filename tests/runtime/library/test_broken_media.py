@@ -155,6 +155,7 @@ def test_a_failure_is_tried_again_when_the_file_changes(tmp_path: Path, media: A
 
 HOSTILE = """
 import os, signal, sys, time
+from qvl_local.runtime.errors import MediaAccessError
 from qvl_local.runtime.library.decode import decode_file
 from qvl_local.runtime.library.worker import serve
 
@@ -165,6 +166,8 @@ def decode(task, beat):
         os.kill(os.getpid(), signal.SIGSEGV)
     if "hungry" in task.path:
         bytearray(8 * 2**30)
+    if "unplugged" in task.path:
+        raise MediaAccessError(task.path, "the file cannot be read: no such device")
     pieces = decode_file(task, beat)
     if "late" in task.path:
         yield next(pieces)
@@ -208,3 +211,18 @@ def test_a_decoder_that_dies_costs_one_file(
         assert reason in error
         # And it is not tried again: with this limit that would take another four seconds each time.
         assert library.index([album]).failed == report.failed
+
+
+def test_a_file_that_the_system_refused_is_tried_again(
+    tmp_path: Path, media: Any, tiny_bundle: str, hostile: tuple[str, ...]
+) -> None:
+    photo = media.photo(tmp_path / "album" / "unplugged.jpg")
+    settings = IndexSettings(WorkerSettings(1), worker_command=hostile)
+    with Library.open(tmp_path / "library", model=tiny_bundle, settings=settings) as library:
+        report = library.index([photo.parent])
+        assert [failure.error for failure in report.failed] == ["the file cannot be read: no such device"]
+        assert library.failures() == report.failed
+    with Library.open(tmp_path / "library") as library:
+        report = library.index([photo.parent])  # the file is as it was; the disk is back
+        assert (report.items, report.failed) == (1, ())
+        assert library.failures() == ()
