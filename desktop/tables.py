@@ -245,11 +245,13 @@ def _hits_table(hits: Sequence[Hit]) -> Table:
 
 
 def _score(hit: Hit) -> Text:
-    """The score that the order follows, as a bar and a number; green where the reranker says yes."""
+    """The score that the order follows, as a bar and a number, coloured by what the reranker says."""
     from rich.text import Text
 
-    believed = hit.reranker_score is not None and hit.reranker_score >= GOOD_MATCH
+    colour = "cyan"  # it was not asked
+    if hit.reranker_score is not None:
+        colour = "green" if hit.reranker_score >= GOOD_MATCH else "yellow"
     text = Text()
-    text.append(bar(hit.score), "green" if believed else "yellow")
+    text.append(bar(hit.score), colour)
     text.append(f" {hit.score:.2f}")
     return text
