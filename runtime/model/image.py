@@ -136,7 +136,7 @@ def _open(path: str | Path, max_pixels: int) -> Image.Image:
 def _register_heif() -> None:
     """Teach Pillow HEIC. Without the decoder Pillow reads AVIF, and says of HEIC that it cannot."""
     with suppress(ImportError):
-        from pillow_heif import register_heif_opener
+        from pi_heif import register_heif_opener
 
         register_heif_opener()  # idempotent
 

@@ -62,9 +62,9 @@ def write_photo(
     part = _part(path)
     try:
         if path.suffix.lower() == ".heic":
-            import pillow_heif
+            from .heic import encode_heic
 
-            pillow_heif.from_pillow(image).save(part, quality=JPEG_QUALITY, exif=exif.tobytes())
+            part.write_bytes(encode_heic(np.asarray(image), exif=exif.tobytes()))
         else:
             image.save(part, "JPEG", quality=JPEG_QUALITY, exif=exif)
         part.replace(path)

@@ -224,7 +224,7 @@ def test_a_text_loads_no_more_than_it_needs(embedder):
         embedder = Embedder.open("tiny", threads=1)
         assert "onnxruntime" not in sys.modules
         embedder.embed([{"text": "two dogs"}])
-        heavy = {"PIL", "av", "jinja2", "torch", "transformers", "huggingface_hub", "onnx_ir", "pillow_heif"}
+        heavy = {"PIL", "av", "jinja2", "torch", "transformers", "huggingface_hub", "pi_heif"}
         loaded = heavy & set(sys.modules)
         assert not loaded, loaded
     """
