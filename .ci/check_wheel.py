@@ -30,7 +30,11 @@ def unlisted() -> list[str]:
     """Folders with modules that no package of pyproject.toml covers."""
     setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
     covered = {ROOT / folder for folder in setuptools["package-dir"].values()}
-    found = {path.parent for top in ("runtime", "quant", "export", "desktop") for path in (ROOT / top).rglob("*.py")}
+    found = {
+        path.parent
+        for top in ("runtime", "quant", "export", "desktop")
+        for path in (ROOT / top).rglob("*.py")
+    }
     return sorted(str(path.relative_to(ROOT)) for path in found - covered)
 
 
@@ -40,7 +44,11 @@ def main() -> int:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
     missing, extra, loose = sorted(expected() - inside), sorted(inside - expected()), unlisted()
-    for title, names in (("missing from the wheel", missing), ("not in the tree", extra), ("no package for", loose)):
+    for title, names in (
+        ("missing from the wheel", missing),
+        ("not in the tree", extra),
+        ("no package for", loose),
+    ):
         for name in names:
             print(f"{title}: {name}")
     print(f"{Path(wheel).name}: {len(inside)} files, {Path(wheel).stat().st_size / 1e6:.1f} MB")
