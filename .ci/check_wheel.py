@@ -23,7 +23,7 @@ def expected() -> set[str]:
         files |= {f"{inside}/{path.name}" for path in folder.glob("py.typed")}
     for data in DATA_FOLDERS:
         files |= {f"qvl_local/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / data).iterdir()}
-    return files | {"qvl_local/models/tiny/README.md"}
+    return files | {"qvl_local/models/tiny/README.md", "qvl_local/models/tiny/figures.json"}
 
 
 def unlisted() -> list[str]:
