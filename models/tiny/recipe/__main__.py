@@ -73,7 +73,7 @@ class Recipe:
 
     def evaluate(self) -> None:
         """Measure the shipped pair; writes figures.json and the reranker's fusion record."""
-        figures, fusion = measure(EMBEDDING_FOLDER, RERANKER_FOLDER, threads=self.workers)
+        figures, fusion = measure(EMBEDDING_FOLDER, RERANKER_FOLDER, workers=self.workers)
         write_json(HERE / "figures.json", figures)
         write_json(RERANKER_FOLDER / "qvl_fusion.json", fusion)
 

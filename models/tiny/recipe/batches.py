@@ -20,6 +20,7 @@ from .labels import attribute_flags, queried_cells
 from .model import TextForward
 from .prompts import QUERY_INSTRUCTIONS, Grid
 
+STRUCTURE_FAMILY = 8
 STRUCTURE = (Slot.A_COUNT, Slot.A_POSITION, Slot.A_SIZE, Slot.B_COUNT, Slot.RELATION)
 
 
@@ -66,14 +67,18 @@ class PairBatch:
 
 
 def pair_batch(
-    rng: random.Random, documents: dict[str, Documents], plan: Sequence[tuple[str, int]]
+    rng: random.Random,
+    documents: dict[str, Documents],
+    plan: Sequence[tuple[str, int]],
+    *,
+    structure: float | None = None,
 ) -> PairBatch:
-    """plan: (part, how many rows at least), filled with whole families."""
+    """plan: (part, how many rows at least), filled with whole families; `structure`: share of families of eight."""
     parts, queries, scenes = [], [], []
     for name, rows in plan:
         source, index = documents[name], []
         while len(index) < rows:
-            family = rng.choice(source.families)
+            family = _family(rng, source.families, structure)
             index += [int(i) for i in family if i not in index]
         scenes.append(source.scenes[index])
         queries += [
@@ -85,6 +90,17 @@ def pair_batch(
     masked = torch.from_numpy(match(constraints, every)).fill_diagonal_(False)
     instruction = QUERY_INSTRUCTIONS[0] if rng.random() < 0.75 else QUERY_INSTRUCTIONS[1]
     return PairBatch(tuple(parts), tuple(q.text for q in queries), instruction, every, constraints, masked)
+
+
+def _family(
+    rng: random.Random, families: list[NDArray[np.int64]], structure: float | None
+) -> NDArray[np.int64]:
+    while True:
+        family = rng.choice(families)
+        if structure is None or rng.random() < (
+            structure if len(family) == STRUCTURE_FAMILY else 1 - structure
+        ):
+            return family
 
 
 @dataclass(frozen=True, slots=True)

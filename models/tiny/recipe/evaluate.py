@@ -2,15 +2,15 @@
 
 Photographs and clips are drawn at 512 pixels, photographs go through JPEG, and all are scaled down by the
 checkpoint's budget, as in a library. The fusion weight is measured on galleries of another seed than the
-figures. The forward is that of `model.py`; `--transformers` repeats the embedder's figures and a part of the
-reranker's through the library's own processor and model.
+figures. The forward is that of `model.py`, which a test compares with the one of `transformers`.
 """
 
 from __future__ import annotations
 
 import io
-import json
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +59,7 @@ class Candidates:
     relevant: NDArray[np.bool_]
 
 
-class Judge:
+class Checkpoint:
     """A checkpoint, ready to embed or to judge."""
 
     def __init__(self, folder: Path) -> None:
@@ -86,7 +86,7 @@ class Judge:
         return torch.cat(out).numpy()
 
 
-def draw(judge: Judge, gallery: Gallery, *, frames: int = 16) -> Drawn:
+def draw(checkpoint: Checkpoint, gallery: Gallery, *, frames: int = 16) -> Drawn:
     """Render a gallery large, scale it down, and run the vision tower."""
     renderer, pixels = Renderer(), []
     grid = IMAGE if gallery.kind == Kind.PHOTO else CLIP_16 if frames == 16 else CLIP_8
@@ -97,7 +97,7 @@ def draw(judge: Judge, gallery: Gallery, *, frames: int = 16) -> Drawn:
         else:
             clip = renderer.clip(scene, seed, 512, frames=frames, smooth=True)
             pixels.append(np.stack([scaled(frame, side) for frame in clip]))
-    merged, deep = encode(judge.vision, np.stack(pixels), grid)
+    merged, deep = encode(checkpoint.vision, np.stack(pixels), grid)
     seconds = tuple((2 * i + 0.5) / 2 for i in range(grid.slices)) if grid.video else ()
     return Drawn(
         gallery, grid, seconds, Features(torch.from_numpy(merged).float(), torch.from_numpy(deep).float())
@@ -115,25 +115,29 @@ def scaled(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def candidates(
-    judge: Judge, drawn: Drawn, documents: Tensor, styles: tuple[Style, ...], limit: int | None = None
+    checkpoint: Checkpoint,
+    drawn: Drawn,
+    documents: Tensor,
+    styles: tuple[Style, ...],
+    limit: int | None = None,
 ) -> Candidates:
     questions = drawn.gallery.asked(*styles)[:limit]
-    texts = embed_texts(judge.text, [q.text for q in questions])
+    texts = embed_texts(checkpoint.text, [q.text for q in questions])
     scores = (texts @ normalize(documents, dim=-1).T).numpy()
     top = np.argsort(-scores, axis=1, kind="stable")[:, :TOP]
     return Candidates(questions, scores, top, drawn.gallery.relevance(questions))
 
 
 def embedder_figures(
-    judge: Judge, drawn: Drawn, *, dims: tuple[int, ...] = (32, 64, 128, 256)
+    checkpoint: Checkpoint, drawn: Drawn, *, dims: tuple[int, ...] = (32, 64, 128, 256)
 ) -> dict[str, object]:
     """Full captions: recall at 1, 5, 10; other questions: nDCG@10 and precision at 1; at every MRL size."""
-    documents, figures = judge.documents(drawn), {}
+    documents, figures = checkpoint.documents(drawn), {}
     for name, styles in (("full", (Style.FULL,)), ("free", FREE), *((s.name.lower(), (s,)) for s in FREE)):
         questions = drawn.gallery.asked(*styles)
         relevant = drawn.gallery.relevance(questions)
         with torch.no_grad():
-            raw = embed_texts(judge.text, [q.text for q in questions])
+            raw = embed_texts(checkpoint.text, [q.text for q in questions])
         sizes = dims if name in ("full", "free") else dims[-1:]
         for d in sizes:
             scores = (normalize(raw[:, :d], dim=-1) @ normalize(documents[:, :d], dim=-1).T).numpy()
@@ -150,17 +154,17 @@ def ranking(scores: NDArray[np.float32], relevant: NDArray[np.bool_]) -> dict[st
     }
 
 
-def probe_figures(judge: Judge, *, each: int, seed: int = 5) -> dict[str, float]:
+def probe_figures(checkpoint: Checkpoint, *, each: int, seed: int = 5) -> dict[str, float]:
     """Share of probes whose true caption is nearest to the picture, by attribute."""
     hits: dict[str, list[bool]] = {}
     probes = attribute_probes(seed=seed, each=each)
     for kind in Kind:
         chosen = [p for p in probes if (p.attribute == "motion") == (kind == Kind.CLIP)]
         scenes, seeds = np.stack([p.scene for p in chosen]), tuple(p.seed for p in chosen)
-        drawn = draw(judge, Gallery("probes", kind, scenes, seeds, ()))
-        documents = normalize(judge.documents(drawn), dim=-1)
+        drawn = draw(checkpoint, Gallery("probes", kind, scenes, seeds, ()))
+        documents = normalize(checkpoint.documents(drawn), dim=-1)
         with torch.no_grad():
-            texts = embed_texts(judge.text, [text for p in chosen for text in p.texts])
+            texts = embed_texts(checkpoint.text, [text for p in chosen for text in p.texts])
         start = 0
         for probe, document in zip(chosen, documents, strict=True):
             own = texts[start : start + len(probe.texts)] @ document
@@ -169,86 +173,138 @@ def probe_figures(judge: Judge, *, each: int, seed: int = 5) -> dict[str, float]
     return {name: round(float(np.mean(values)), 3) for name, values in hits.items()}
 
 
-def reranker_figures(
-    embedder: Judge, reranker: Judge, drawn: Drawn, *, weight: float, limit: int | None = None
-) -> dict[str, dict[str, object]]:
-    """Over the embedder's top 20: embedder, reranker alone, and logit + weight * cosine; nDCG@10 and
-    precision at 1.
-    """
-    documents, figures = embedder.documents(drawn), {}
-    for name, styles in (("full", (Style.FULL,)), ("free", FREE)):
-        found = candidates(embedder, drawn, documents, styles, limit)
-        logits = reranker.scores(drawn, [q.text for q in found.questions], found.top)
-        cosines = np.take_along_axis(found.scores, found.top, 1)
-        truth = np.take_along_axis(found.relevant, found.top, 1)
-        rows = {
-            "embedder": found.scores,
-            "reranker": reranked(found.scores, found.top, logits),
-            "fused": reranked(found.scores, found.top, logits + weight * cosines),
-        }
-        figures[name] = {key: ranking(value, found.relevant) for key, value in rows.items()} | {
-            "auc": round(auc(logits, truth), 4),
-            "yes_no_accuracy": round(float(((logits > 0) == truth).mean()), 4),
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the reranker says of the embedder's first documents: logits, cosines, truth [Q, TOP]."""
+
+    found: Candidates
+    logits: NDArray[np.float32]
+
+    @property
+    def cosines(self) -> NDArray[np.float32]:
+        return np.take_along_axis(self.found.scores, self.found.top, 1)
+
+    @property
+    def truth(self) -> NDArray[np.bool_]:
+        return np.take_along_axis(self.found.relevant, self.found.top, 1)
+
+    def fused(self, weight: float) -> NDArray[np.float32]:
+        """Scores [Q, N] with the judged first, ordered by logit + weight * cosine."""
+        return reranked(self.found.scores, self.found.top, self.logits + weight * self.cosines)
+
+    def figures(self, weight: float) -> dict[str, object]:
+        """nDCG@10 and recall of the embedder, the reranker alone, and both; how well the logit separates."""
+        relevant, truth = self.found.relevant, self.truth
+        return {
+            "embedder": ranking(self.found.scores, relevant),
+            "reranker": ranking(self.fused(0.0), relevant),
+            "fused": ranking(self.fused(weight), relevant),
+            "auc": round(auc(self.logits, truth), 4),
+            "yes_no_accuracy": round(float(((self.logits > 0) == truth).mean()), 4),
             "always_no_accuracy": round(float(1 - truth.mean()), 4),
-            "questions": len(found.questions),
+            "questions": len(self.found.questions),
         }
-    return figures
 
 
-def fusion_weight(
-    embedder: Judge, reranker: Judge, *, queries: int = 200, seed: int = VALIDATION_SEED
-) -> dict[str, object]:
-    """The weight of the cosine in `logit + weight * cosine` with the best mean nDCG@10 on validation
-    galleries.
-    """
-    curves = []
-    for gallery in held_out_galleries(seed=seed, images=600, clips=150, families=150, queries=queries):
-        drawn = draw(embedder, gallery)
-        found = candidates(embedder, drawn, embedder.documents(drawn), FREE)
-        logits = reranker.scores(drawn, [q.text for q in found.questions], found.top)
-        cosines = np.take_along_axis(found.scores, found.top, 1)
-        curves.append(
-            [ndcg(reranked(found.scores, found.top, logits + w * cosines), found.relevant) for w in WEIGHTS]
-        )
+def judge(
+    embedder: Checkpoint,
+    reranker: Checkpoint,
+    drawn: Drawn,
+    styles: tuple[Style, ...],
+    *,
+    limit: int | None = None,
+) -> Judged:
+    """Rerank the embedder's top documents of the first `limit` questions."""
+    found = candidates(embedder, drawn, embedder.documents(drawn), styles, limit)
+    return Judged(found, reranker.scores(drawn, [q.text for q in found.questions], found.top))
+
+
+def fusion_record(judged: list[Judged]) -> dict[str, object]:
+    """The weight of the cosine in `logit + weight * cosine` with the best mean nDCG@10 over galleries."""
+    curves = [[ndcg(j.fused(weight), j.found.relevant) for weight in WEIGHTS] for j in judged]
     mean = np.mean(curves, 0)
-    smooth = np.convolve(
-        np.pad(mean, 1, mode="edge"), [0.25, 0.5, 0.25], "valid"
-    )  # one lucky query moves no weight
+    # One lucky query must move no weight: neighbours on the grid count too.
+    smooth = np.convolve(np.pad(mean, 1, mode="edge"), [0.25, 0.5, 0.25], "valid")
     return {
         "formula": "logit + weight * cosine",
         "weight": WEIGHTS[int(smooth.argmax())],
-        "measured_on": f"validation galleries, seed {seed}: 600 images, 150 clips, 150 families; no full captions",
+        "measured_on": f"validation galleries, seed {VALIDATION_SEED}, partial, short and terse queries: "
+        + ", ".join(f"{len(j.found.scores[0])} documents" for j in judged),
         "ndcg@10": {str(w): round(float(v), 4) for w, v in zip(WEIGHTS, mean, strict=True)},
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is measured: questions a gallery, probes an attribute, questions that are reranked."""
+
+    queries: int = 500
+    probes: int = 150
+    reranked: int | None = 250
+    validation: int = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One part of the measurement, for a process of its own: a gallery's number, or the probes."""
+
+    embedding: Path
+    reranker: Path
+    effort: Effort
+    seed: int
+    gallery: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a job found: embedder figures by name, and rankings by style."""
+
+    figures: dict[str, object]
+    judged: dict[str, Judged]
+
+
+def run(job: Job) -> Result:
+    """Measure one part; needs nothing but the checkpoints."""
+    torch.set_num_threads(1)
+    embedder = Checkpoint(job.embedding)
+    if job.gallery is None:
+        return Result({"probes": probe_figures(embedder, each=job.effort.probes)}, {})
+    reranker = Checkpoint(job.reranker)
+    if job.seed == VALIDATION_SEED:
+        sizes = {"images": 600, "clips": 150, "families": 150}
+        gallery = held_out_galleries(seed=job.seed, queries=job.effort.validation, **sizes)[job.gallery]
+        drawn = draw(embedder, gallery)
+        return Result({}, {"free": judge(embedder, reranker, drawn, FREE)})
+    gallery = held_out_galleries(seed=job.seed, queries=job.effort.queries)[job.gallery]
+    drawn = draw(embedder, gallery)
+    figures: dict[str, object] = {"embedder": embedder_figures(embedder, drawn)}
+    if gallery.kind == Kind.CLIP:
+        figures["embedder_8_frames"] = embedder_figures(
+            embedder, draw(embedder, gallery, frames=8), dims=(256,)
+        )
+    judged = {
+        name: judge(embedder, reranker, drawn, styles, limit=job.effort.reranked)
+        for name, styles in (("full", (Style.FULL,)), ("free", FREE))
+    }
+    return Result({gallery.name: figures}, judged)
+
+
 def measure(
-    embedding: Path,
-    reranker: Path,
-    *,
-    threads: int,
-    queries: int = 500,
-    probes: int = 150,
-    limit: int | None = 400,
+    embedding: Path, reranker: Path, *, workers: int, effort: Effort | None = None
 ) -> tuple[dict[str, object], dict[str, object]]:
     """All figures of the card, and the fusion record."""
-    torch.set_num_threads(threads)
-    embedder, judge = Judge(embedding), Judge(reranker)
-    fusion = fusion_weight(embedder, judge)
-    figures: dict[str, object] = {
-        "probes": probe_figures(embedder, each=probes),
-        "fusion_weight": fusion["weight"],
-    }
-    for gallery in held_out_galleries(seed=TEST_SEED, queries=queries):
-        drawn = draw(embedder, gallery)
-        entry: dict[str, object] = {"embedder": embedder_figures(embedder, drawn)}
-        entry["reranker"] = reranker_figures(
-            embedder, judge, drawn, weight=float(fusion["weight"]), limit=limit
-        )
-        if gallery.kind == Kind.CLIP:
-            entry["embedder_8_frames"] = embedder_figures(
-                embedder, draw(embedder, gallery, frames=8), dims=(256,)
-            )
-        figures[gallery.name] = entry
-        print(json.dumps({gallery.name: entry}), flush=True)
+    effort = effort or Effort()
+    jobs = [
+        Job(embedding, reranker, effort, seed, g) for seed in (TEST_SEED, VALIDATION_SEED) for g in range(3)
+    ]
+    jobs.append(Job(embedding, reranker, effort, TEST_SEED, None))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        *tests, v1, v2, v3, probes = pool.map(run, jobs)
+    fusion = fusion_record([v.judged["free"] for v in (v1, v2, v3)])
+    weight = float(str(fusion["weight"]))
+    figures: dict[str, object] = {"fusion_weight": weight} | probes.figures
+    for test in tests:
+        ((name, entry),) = test.figures.items()
+        reranking = {style: judged.figures(weight) for style, judged in test.judged.items()}
+        figures[name] = dict(entry) | {"reranker": reranking}  # type: ignore[call-overload]
     return figures, fusion

@@ -50,6 +50,7 @@ class Stage:
     attributes: float = 0.12
     dense: float = 0.5
     clips_every: int = 5
+    structure: float | None = None  # share of families of eight in a batch of pairs; None: as in the pool
 
 
 def train(
@@ -62,14 +63,16 @@ def train(
     heads: Path | None,
     workers: int,
     miner: Path | None = None,
+    resume: Path | None = None,
 ) -> None:
     """Run a stage from the checkpoint folder `start`; writes weights to `out`, heads to `out`.heads.pt, a log
     to stdout.
 
     miner: an embedder whose hits are the reranker's hard negatives; without it the model mines with itself.
+    resume: a checkpoint that this stage's LoRA made of `start` before; it goes on from there.
     With as many workers as tasks, each process takes one task, and their gradients are added up.
     """
-    launch(workers, _train, stage, start, out, pool, features, heads, miner)
+    launch(workers, _train, stage, start, out, pool, features, heads, miner, resume)
 
 
 def _train(
@@ -82,6 +85,7 @@ def _train(
     features: Path,
     heads: Path | None,
     miner: Path | None,
+    resume: Path | None,
 ) -> None:
     torch.manual_seed(stage.seed)
     rng = random.Random(stage.seed + 1000 * rank)
@@ -100,6 +104,8 @@ def _train(
             temperature.data.copy_(saved["temperature"])
     extra = [*attributes.parameters(), *judge.parameters(), temperature]
     optimisers, trained = _optimisers(stage, text, extra, rank, workers)
+    if resume is not None:
+        text.resume(load(resume))
     every = [*trained, *extra]
     other = TextForward(load(miner), prompts) if miner is not None else text
     mined: dict[str, Mined] = {}
@@ -131,7 +137,7 @@ def _train(
         clips = None if step % stage.clips_every else ("clips_8", "clips_16")[step // stage.clips_every % 2]
         weight = stage.attributes * max(0.25, 1 - progress)
         if EMBED in tasks:
-            batch = pair_batch(rng, documents, _pair_plan(stage, clips))
+            batch = pair_batch(rng, documents, _pair_plan(stage, clips), structure=stage.structure)
             loss = loss + _pair_loss(text, attributes, documents, batch, temperature, weight, rng, log)
         if JUDGE in tasks:
             name = clips or "photos"
