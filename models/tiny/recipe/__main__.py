@@ -10,13 +10,14 @@ from pathlib import Path
 
 import torch
 
+from .card import refresh
 from .evaluate import measure
 from .features import encode_pool
 from .model import VisionForward, average, fresh, load
 from .pool import build
 from .save import dress, save, write_json
-from .stages import BASE, EMBEDDING, POOL, RERANKER, VISION
-from .train import train
+from .stages import BASE, EMBEDDING, EMBEDDING_LONGER, POOL, RERANKER, RERANKER_LONGER, VISION
+from .train import Stage, train
 from .vision import train_vision
 
 HERE = Path(__file__).resolve().parents[1]
@@ -66,15 +67,31 @@ class Recipe:
         """LoRA for the reranker, against the hits of the base as an embedder."""
         self._text(RERANKER, "base", "reranker", heads="base")
 
+    def embedding_longer(self) -> None:
+        """Go on with the embedder's LoRA, on families as the pool has them."""
+        self._text(EMBEDDING_LONGER, "base", "embedding_longer", heads="embedding", resume="embedding")
+
+    def reranker_longer(self) -> None:
+        """Go on with the reranker's LoRA, against the hits of the embedder."""
+        self._text(
+            RERANKER_LONGER,
+            "base",
+            "reranker_longer",
+            heads="reranker",
+            resume="reranker",
+            miner="embedding",
+        )
+
     def ship(self) -> None:
         """Write both checkpoints into the package, in fp16."""
-        save(self.work / "embedding", EMBEDDING_FOLDER)
-        save(self.work / "reranker", RERANKER_FOLDER)
+        save(self.work / "embedding_longer", EMBEDDING_FOLDER)
+        save(self.work / "reranker_longer", RERANKER_FOLDER)
 
     def evaluate(self) -> None:
-        """Measure the shipped pair; writes figures.json and the reranker's fusion record."""
+        """Measure the shipped pair; writes figures.json, the card's tables and the fusion record."""
         figures, fusion = measure(EMBEDDING_FOLDER, RERANKER_FOLDER, workers=self.workers)
         write_json(HERE / "figures.json", figures)
+        refresh(HERE / "README.md", figures)
         write_json(RERANKER_FOLDER / "qvl_fusion.json", fusion)
 
     def train(self) -> None:
@@ -83,7 +100,16 @@ class Recipe:
             print(f"== {stage.__name__}: {stage.__doc__}", flush=True)
             stage(self)
 
-    def _text(self, stage, start: str, out: str, *, heads: str | None) -> None:  # type: ignore[no-untyped-def]
+    def _text(
+        self,
+        stage: Stage,
+        start: str,
+        out: str,
+        *,
+        heads: str | None,
+        resume: str | None = None,
+        miner: str | None = None,
+    ) -> None:
         train(
             stage,
             start=self.work / start,
@@ -92,6 +118,8 @@ class Recipe:
             features=self.features,
             heads=None if heads is None else self.work / heads / "heads.pt",
             workers=min(self.workers, len(stage.tasks)),
+            miner=None if miner is None else self.work / miner,
+            resume=None if resume is None else self.work / resume,
         )
         dress(self.work / out, EMBEDDING_FOLDER)
 
@@ -100,7 +128,8 @@ STAGES: dict[str, Callable[[Recipe], None]] = {
     stage.__name__: stage
     for stage in (
         Recipe.start, Recipe.draw, Recipe.vision, Recipe.encode, Recipe.base,
-        Recipe.embedding, Recipe.reranker, Recipe.ship, Recipe.evaluate,
+        Recipe.embedding, Recipe.reranker, Recipe.embedding_longer, Recipe.reranker_longer,
+        Recipe.ship, Recipe.evaluate,
     )
 }  # fmt: skip
 

@@ -73,7 +73,7 @@ def pair_batch(
     *,
     structure: float | None = None,
 ) -> PairBatch:
-    """plan: (part, how many rows at least), filled with whole families; `structure`: share of families of eight."""
+    """plan: (part, how many rows at least), filled with whole families; `structure`: share of big ones."""
     parts, queries, scenes = [], [], []
     for name, rows in plan:
         source, index = documents[name], []

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-BARS = {"count": 0.65, "position": 0.65, "relation": 0.65}
+START, END = "<!-- figures -->", "<!-- /figures -->"
 TITLES = {"images": "1,000 images", "clips": "200 clips", "siblings": "250 families of 4 siblings"}
 DIMS = (32, 64, 128, 256)
 
@@ -12,6 +13,13 @@ DIMS = (32, 64, 128, 256)
 def table(figures: dict[str, Any]) -> str:
     """Everything that was measured, as Markdown."""
     return "\n\n".join((_embedder(figures), _dims(figures), _probes(figures), _reranker(figures)))
+
+
+def refresh(card: Path, figures: dict[str, Any]) -> None:
+    """Put the tables between the card's two marks."""
+    before, rest = card.read_text().split(START, 1)
+    _, after = rest.split(END, 1)
+    card.write_text(f"{before}{START}\n\n{table(figures)}\n\n{END}{after}")
 
 
 def _embedder(figures: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ from .prompts import CLIP_8, CLIP_16, IMAGE, Grid, Prompts
 
 TOP = 20
 FREE = (Style.PARTIAL, Style.SHORT, Style.TERSE)
-WEIGHTS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 18.0, 22.0, 27.0, 33.0, 40.0, 60.0)
+WEIGHTS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 15.0, 18.0, 22.0, 27.0, 33.0, 40.0, 60.0, 90.0)
 TEST_SEED, VALIDATION_SEED = 7070, 1717
 
 
