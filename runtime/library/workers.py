@@ -1,5 +1,6 @@
 """A pool of decoding processes in which a file can cost itself and nothing more.
- Each process hangs on two pipes of its own: one that crashes, or is killed because it overran its time,
+
+Each process hangs on two pipes of its own: one that crashes, or is killed because it overran its time,
 takes no shared lock or queue with it, and it is always known which file it was busy with. Processes are
 plain subprocesses (`worker.py`), not `multiprocessing`: a script that indexes needs no `if __name__ ==
 "__main__"`, and nothing of the parent's modules is imported. Answers pass through a bounded queue, so that
@@ -10,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import queue
 import signal
 import subprocess
@@ -154,7 +154,7 @@ class _Worker:
                 self._run(*job)
         except QvlError as error:
             self._put(error)
-        except Exception as error:  # a bug here must end the run, not leave it waiting
+        except BaseException as error:  # whatever it is, it must end the run and not leave it waiting
             self._put(QvlError(f"The decoding of files stopped: {type(error).__name__}: {error}"))
         finally:
             self._end()
@@ -217,8 +217,10 @@ class _Worker:
             self._is_late = False
         try:
             return read_message(process.stdout)  # type: ignore[arg-type]
-        except (pickle.UnpicklingError, EOFError, AttributeError, ImportError, IndexError, ValueError):
-            return None  # a decoder that writes over its own answers is as good as dead
+        except BaseException:
+            # A decoder that writes over its own answers is as good as dead. Such a pickle may raise anything,
+            # SystemExit too; Ctrl-C goes to the main thread and never comes here.
+            return None
         finally:
             with self._lock:
                 self._deadline = None

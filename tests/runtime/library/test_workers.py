@@ -126,7 +126,17 @@ def test_what_a_decoder_prints_does_no_harm(command: tuple[str, ...]) -> None:
     assert run(command, noisy) == {0: [None, 5, 0, Done]}
 
 
-@pytest.mark.parametrize("garbage", ["b'n' * 99", "(20).to_bytes(8, 'little') + b'?' * 20", "b'short'"])
+# The last two are pickles of calls: one raises KeyError, one SystemExit.
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        "b'n' * 99",
+        "(20).to_bytes(8, 'little') + b'?' * 20",
+        "b'short'",
+        "(26).to_bytes(8, 'little') + b'c_operator\\ngetitem\\n(}K\\x01tR.'",
+        "(16).to_bytes(8, 'little') + b'csys\\nexit\\n(K\\x01tR.'",
+    ],
+)
 def test_a_worker_that_talks_nonsense_is_given_up(garbage: str) -> None:
     program = (
         "import sys\n"
@@ -137,6 +147,13 @@ def test_a_worker_that_talks_nonsense_is_given_up(garbage: str) -> None:
     )
     ((reason,),) = run((sys.executable, "-c", program), ["1"], limit_s=20).values()
     assert "its decoder ended unexpectedly" in reason
+
+
+def test_a_bug_in_a_thread_ends_the_run(command: tuple[str, ...]) -> None:
+    with WorkerPool(WorkerSettings(1), command=command) as pool:
+        pool.submit(0, lambda: "no pickle can hold this")
+        with pytest.raises(QvlError, match=r"decoding of files stopped: .*pickle"):
+            all(pool.next() is None for _ in range(200))
 
 
 def test_a_worker_that_cannot_start_says_so() -> None:
