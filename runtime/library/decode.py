@@ -1,5 +1,6 @@
 """From a file to what the model and the library need of it; what runs inside a decoding process.
- A photo yields one `Piece`, a video one for each scene as it goes, so that a film of any length passes
+
+A photo yields one `Piece`, a video one for each scene as it goes, so that a film of any length passes
 through little memory; then comes the `Description`. The first bytes decide what a file is; decoders get the
 open file and the one format it may be, never a name, so that no file can point to another one or to the
 network.

@@ -1,6 +1,6 @@
-"""What the reranker gets to see of a hit: the photo itself or its thumbnail, the stored frames of a video's
-scene.
- Photos are read from their files in threads, as small as the JPEG decoder can make them; no process is
+"""What the reranker gets to see of a hit: the photo or its thumbnail, the stored frames of a scene.
+
+Photos are read from their files in threads, as small as the JPEG decoder can make them; no process is
 started for a search. A file that is gone, or was changed since it was indexed, is shown by its preview.
 """
 

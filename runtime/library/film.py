@@ -1,5 +1,6 @@
 """Videos: looking through a film a few times a second and handing on its scenes.
- Decodes from front to back, once. Damage costs the packets that it hits: what can be shown is indexed, and
+
+Decodes from front to back, once. Damage costs the packets that it hits: what can be shown is indexed, and
 only a film of which not one frame can be decoded is an error. Runs inside a decoding process.
 """
 

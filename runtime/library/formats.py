@@ -1,5 +1,6 @@
 """Which files are photos and videos: by extension while walking, by their first bytes when read.
- Extensions keep a walk cheap and leave other people's files alone; the first bytes decide how a file is
+
+Extensions keep a walk cheap and leave other people's files alone; the first bytes decide how a file is
 opened, so a PNG called `.jpg` is read as the PNG it is. Nothing here opens an image or a container.
 """
 

@@ -1,5 +1,6 @@
 """Bringing a library up to date: walk, compare, read, embed, write, forget.
- Decoding processes work ahead while this process embeds; a bounded number of decoded files waits between
+
+Decoding processes work ahead while this process embeds; a bounded number of decoded files waits between
 them. Files are written in transactions of up to `write_files`, at least every `write_s` seconds, each with
 everything that belongs to it: whenever the run ends, by Ctrl-C, an error or a kill, the library is whole
 and the next run goes on.

@@ -1,5 +1,6 @@
-"""`Library`: a folder that remembers photos and videos by what is in them. The facade over store, indexer
-and models.
+"""`Library`: a folder that remembers photos and videos by what is in them.
+
+The facade over store, indexer and models.
 
     library = Library.open("~/library")
     library.index(["~/Pictures", "~/Videos"])
@@ -48,10 +49,10 @@ QUERY_CHARACTERS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class LibraryStatus:
-    """What a library holds. `model` is None, and `dims` 0, as long as nothing was indexed. `size` in bytes
-    on disk.
+    """What a library holds.
 
-    `changed_at`: when the library was last written, seconds since 1970.
+    `model` is None, and `dims` 0, as long as nothing was indexed. `size`: bytes on disk. `changed_at`: when
+    the library was last written, seconds since 1970.
     """
 
     counts: Counts
@@ -252,8 +253,9 @@ class Library:
         return rerank(found, lambda best: logits(reranker, query, best, previews=pictures), weight=weight)
 
     def similar(self, path: str | Path, *, limit: int = 20, filters: Filters | None = None) -> SearchResult:
-        """Find what resembles a photo or video. One that is in the library costs no model run and is left
-        out.
+        """Find what resembles a photo or video.
+
+        One that is in the library costs no model run and is left out.
 
         Raises:
             MediaError: the file is not in the library and cannot be read.
@@ -272,8 +274,9 @@ class Library:
         return find(store, mean, limit=limit, filters=filters, top=0, exclude=item.id).result()
 
     def remove(self, paths: Iterable[str | Path]) -> int:
-        """Forget files and folders, on disk or gone, and return how many items went. The files are not
-        touched.
+        """Forget files and folders, on disk or gone, and return how many items went.
+
+        The files are not touched.
 
         Raises:
             InputError: the library knows nothing at one of the paths; nothing was forgotten.

@@ -1,5 +1,6 @@
 """Opening a photo as what its first bytes say it is, and naming what is wrong with it.
- Pillow is told the one format that a file may be, so that none of its rarer plugins (PostScript, say) ever
+
+Pillow is told the one format that a file may be, so that none of its rarer plugins (PostScript, say) ever
 runs, and what only some formats need is imported for those. Limits are the business of those who decode.
 """
 

@@ -1,6 +1,8 @@
-"""`previews.db`: small pictures of what the library holds, by content hash. A cache: deleting it loses
-nothing for good.
- A thumbnail for every item, and for every scene of a video the frames that its vector was made of, so that
+"""`previews.db`: small pictures of what the library holds, by content hash.
+
+A cache: deleting it loses nothing for good.
+
+A thumbnail for every item, and for every scene of a video the frames that its vector was made of, so that
 reranking a video never decodes it again. Keyed by content, so that moved and copied files keep theirs. A
 damaged or foreign file is set aside and begun anew by the next indexing run; readers then simply find
 nothing.

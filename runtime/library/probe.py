@@ -1,5 +1,6 @@
 """What a picture or video says about itself: displayed size, when and where it was taken, by which camera.
- The date is the camera's own word: EXIF `DateTimeOriginal`, then `DateTimeDigitized`, then the GPS clock
+
+The date is the camera's own word: EXIF `DateTimeOriginal`, then `DateTimeDigitized`, then the GPS clock
 (UTC), then `DateTime` (which editors overwrite); for videos Apple's `creationdate`, which keeps the local
 hour, then `creation_time` (UTC, shown in this machine's time zone). A file's modification time is never
 used: copying and downloading change it, and a wrong date is worse in a date filter than none.

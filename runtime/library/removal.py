@@ -12,8 +12,7 @@ from .survey import absolute, is_inside
 
 
 def remove_paths(store: Store, paths: Iterable[str | Path]) -> int:
-    """Forget what lies at `paths` or below: roots with all they hold, single files and failures. Returns
-    how many.
+    """Forget what lies at `paths` or below and return how many: roots with all they hold, files, failures.
 
     Raises:
         InputError: the library knows nothing at one of the paths; nothing was forgotten then.

@@ -1,5 +1,6 @@
 """Walking the folders of a library: which media files are there, and which places could not be read.
- Knows names, sizes and times, never contents. Skipped: hidden files and folders, the caches of
+
+Knows names, sizes and times, never contents. Skipped: hidden files and folders, the caches of
 `SKIPPED_FOLDERS`, and whatever a `.qvlignore` (the patterns of `.gitignore`, for its folder and below)
 names. Symbolic links to folders are not followed, so that loops cannot happen; a link to a file counts when
 its target lies under the same root.
@@ -62,11 +63,11 @@ class _Rules:
 
 
 def walk(folder: Folder, *, start: str = "", on_found: Callable[[int], None] | None = None) -> Walk:
-    """List every media file under `folder`, in the order of its names, or only those below its folder
-    `start`.
+    """List every media file under `folder` in the order of its names.
 
-    `on_found` is told the number of files met so far after each folder. A folder that cannot be listed
-    becomes a failure by its name and the walk goes on; so does a root that is not there.
+    `start` is a folder below it, then the only one that is looked at. `on_found` is told the number of files
+    met so far after each folder. A folder that cannot be listed becomes a failure by its name and the walk
+    goes on; so does a root that is not there.
     """
     files: list[FoundFile] = []
     failures: list[Failure] = []

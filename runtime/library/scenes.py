@@ -1,5 +1,6 @@
 """Cutting a video into scenes: from looked-at frames to stretches that get one vector each.
- A cut is where two neighbouring looks differ both in place and in colour. Scenes shorter than the minimum
+
+A cut is where two neighbouring looks differ both in place and in colour. Scenes shorter than the minimum
 are not cut off, longer ones than the maximum are cut at it, and a short rest at the end joins the scene
 before it. Works on a stream of frames and keeps two scenes in memory; knows nothing of containers and
 codecs.

@@ -1,8 +1,10 @@
 """What is there against what is known: which files are to be read, and which are gone.
- Walks the places that a person named and compares names, sizes and times with the library. Opens no file. A
+
+Walks the places that a person named and compares names, sizes and times with the library. Opens no file. A
 path below a root that the library already has belongs to that root, so that no file is ever known twice; of
 nested roots the inner one owns what lies in it.
- Nothing is called gone unless its place was looked at: a folder that cannot be listed, a root that has
+
+Nothing is called gone unless its place was looked at: a folder that cannot be listed, a root that has
 vanished, and a root that is suddenly empty (an unplugged disk leaves its mount point behind) keep what the
 library knows of them.
 """

@@ -1,5 +1,6 @@
 """The program that a decoding process runs: read a task, answer with what it yields, until the input ends.
- Started by `workers.py` as `python -m qvl_local.runtime.library.worker`. Tasks come on standard input,
+
+Started by `workers.py` as `python -m qvl_local.runtime.library.worker`. Tasks come on standard input,
 answers go to what was standard output. A task may do anything: hang, crash, or ask for all memory; it takes
 this process with it and nothing else.
 """
