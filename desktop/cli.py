@@ -6,6 +6,7 @@
     1    an operation failed (any `QvlError` but `InputError`)
     2    wrong usage (`InputError`, or arguments that make no sense)
     130  stopped by Ctrl-C
+    143  `index` stopped by SIGTERM
 
 Importing this module loads typer and nothing heavier: each command imports what it needs when it runs.
 """

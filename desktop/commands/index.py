@@ -35,13 +35,15 @@ def index(
     from qvl_local.runtime import Library
 
     from ..progress import progress_view
+    from ..termination import EXIT_STATUS, stop_on_sigterm
 
     with (
         progress_view() as view,
         Library.open(settings.library, model=settings.model, progress=view.model) as opened,
+        stop_on_sigterm() as stop,
     ):
         note(f"Library: {home_relative(str(opened.path))}, model: {opened.model}")
-        report = opened.index(roots, progress=view.index)
+        report = opened.index(roots, progress=view.index, stop=stop)
 
     if as_json:
         jsonout.write(jsonout.index_report(report))
@@ -49,6 +51,9 @@ def index(
         from ..tables import print_index
 
         print_index(report)
+    if stop.is_set():
+        note("Stopped by SIGTERM. What was read is kept; the same command goes on from there.")
+        raise typer.Exit(EXIT_STATUS)
     if report.failed:
         note(f"{count(len(report.failed), 'file')} could not be used, all others are indexed: exit status 1.")
         raise typer.Exit(1)

@@ -236,3 +236,27 @@ def test_ctrl_c_keeps_what_is_done(sample: Any, tmp_path: Path, cli_json: Any) -
     done = cli_json("index", str(sample.pictures), "--library", library, status=1)
     assert done["items"] == 30
     assert done["added"] + done["unchanged"] == 30
+
+
+@pytest.mark.skipif("os.name != 'posix'", reason="Windows ends a program without telling it")
+def test_sigterm_ends_an_index_in_order(sample: Any, tmp_path: Path, cli_json: Any) -> None:
+    command = [sys.executable, "-c", "from qvl_local.desktop.cli import main; main()"]
+    library = str(tmp_path / "library")
+    with subprocess.Popen(
+        [*command, "index", str(sample.pictures), "--library", library, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert "Library:" in process.stderr.readline()
+        process.terminate()
+        errors = process.stderr.read()
+        printed = json.loads(process.stdout.read())
+    assert process.returncode == 143
+    assert printed["items"] == printed["added"] < 30
+    assert "Stopped by SIGTERM" in errors
+    assert "Traceback" not in errors
+    done = cli_json("index", str(sample.pictures), "--library", library, status=1)
+    assert (done["items"], done["added"], done["unchanged"]) == (30, 30 - printed["added"], printed["added"])
