@@ -65,8 +65,10 @@ def _encode(pixels: NDArray[np.uint8]) -> tuple[bytes, bytes]:
         stream.options = {"crf": _QUALITY, "x265-params": "log-level=none:pools=none:frame-threads=1:info=0"}
         frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
         frame.pts, frame.time_base = 0, Fraction(1)
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        for packet in (*stream.encode(frame), *stream.encode(None)):
+            # x265 leaves the decoding time of a film of one frame undefined.
+            packet.pts = packet.dts = 0
+            container.mux(packet)
     mp4 = target.getvalue()
     configuration = _find(mp4, _CONFIGURATION)
     sample = next(body for kind, body in _boxes(mp4) if kind == "mdat")

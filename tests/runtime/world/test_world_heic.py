@@ -25,6 +25,7 @@ def test_colours_size_and_exif_come_back(reader: str, size: tuple[int, int]) -> 
     assert np.abs(np.asarray(read.convert("RGB")).astype(int) - pixels).mean() < 2
 
 
-def test_the_same_picture_gives_the_same_bytes() -> None:
+def test_the_same_picture_gives_the_same_bytes_every_time() -> None:
+    """The encoder leaves a time undefined, which once failed about every third picture."""
     pixels = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
-    assert encode_heic(pixels, exif=b"") == encode_heic(pixels, exif=b"")
+    assert len({encode_heic(pixels, exif=b"") for _ in range(30)}) == 1
