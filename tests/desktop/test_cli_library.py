@@ -139,7 +139,8 @@ def test_similar(sample: Any, cli: Any, cli_json: Any) -> None:
 
     stranger = next(path for path in sample.strangers.rglob("*.*") if path.is_file() and path.name[0] != ".")
     assert len(cli_json("similar", str(stranger), "-k", "5")["results"]) == 5
-    assert len(cli("similar", known, "-f", "-k", "3").out.splitlines()) == 3
+    # Names may hold line breaks, and one of the sample's does: NUL ends each.
+    assert cli("similar", known, "-0", "-k", "3").out.count("\0") == 3
 
 
 def test_status(sample: Any, cli: Any, cli_json: Any) -> None:
