@@ -113,7 +113,11 @@ class VectorSearch:
             "CROSS JOIN segment s ON s.id = v.segment_id GROUP BY s.media_id ORDER BY distance, s.id LIMIT ?",
             (quantize_query(query).tobytes(), json.dumps(ids.tolist()), limit),
         )
-        return [Neighbour(media_id, segment_id, 1.0 - distance) for media_id, segment_id, distance in rows]
+        # Rounding may carry the cosine of a vector with itself past 1.
+        return [
+            Neighbour(media_id, segment_id, min(1.0, max(-1.0, 1.0 - distance)))
+            for media_id, segment_id, distance in rows
+        ]
 
     def _refresh(self) -> None:
         """Bring the rows in memory to the state of this transaction, when anything was written since."""

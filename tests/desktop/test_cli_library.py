@@ -48,14 +48,28 @@ def test_search_json(cli_json: Any) -> None:
     printed = cli_json("search", QUERY, "-k", "7")
     assert printed["query"] == QUERY
     assert [hit["rank"] for hit in printed["results"]] == [1, 2, 3, 4, 5, 6, 7]
-    scores = [hit["score"] for hit in printed["results"]]
-    assert scores == sorted(scores, reverse=True)
+    check_scores(printed)
     assert all(hit["reranker_score"] is not None for hit in printed["results"])
     assert printed["timings_ms"]
 
 
+def test_scores_fall_past_the_last_reranked_hit(cli_json: Any) -> None:
+    printed = cli_json("search", QUERY, "-k", "28")
+    check_scores(printed)
+    assert {hit["reranker_score"] is None for hit in printed["results"]} == {True, False}
+
+
+def check_scores(printed: Any) -> None:
+    """Finite numbers between 0 and 1 that follow the rank."""
+    scores = [hit["score"] for hit in printed["results"]]
+    assert all(isinstance(score, float) and 0 <= score <= 1 for score in scores)  # false for NaN as well
+    assert scores == sorted(scores, reverse=True)
+    assert all(-1 <= hit["embedding_score"] <= 1 for hit in printed["results"])
+
+
 def test_search_without_reranker(cli_json: Any) -> None:
     printed = cli_json("search", QUERY, "--no-rerank")
+    check_scores(printed)
     assert all(hit["reranker_score"] is None for hit in printed["results"])
     cosines = [hit["embedding_score"] for hit in printed["results"]]
     assert cosines == sorted(cosines, reverse=True)

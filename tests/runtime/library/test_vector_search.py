@@ -113,6 +113,17 @@ def test_scores_are_the_cosines_of_the_best_scene(large: Large) -> None:
             assert cosines[hit.segment.t0_ms // 2000] == pytest.approx(float(cosines.max()), abs=5e-3)
 
 
+def test_cosines_stay_within_their_range(large: Large) -> None:
+    # Exact multiples of stored vectors: rounding alone would carry some past 1.
+    stored = [large.store.vectors(media_id)[0] for media_id in range(1, 60)]
+    best = [
+        hit.cosine for sign in (1, -1) for row in stored for hit in large.store.nearest(sign * row, limit=1)
+    ]
+    assert max(best) <= 1.0
+    assert max(best) > 0.9999
+    assert min(best) >= -1.0
+
+
 def test_hits_are_items_best_first_without_doubles(large: Large) -> None:
     hits = large.store.nearest(large.queries(1)[0], limit=300)
     assert len({hit.item.id for hit in hits}) == len(hits) == 300
