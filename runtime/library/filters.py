@@ -47,12 +47,7 @@ def condition_of(connection: apsw.Connection, filters: Filters | None) -> Condit
         parts.append(_camera(connection, filters.camera))
     if filters.under is not None:
         parts.append(_under(connection, filters.under))
-    if not parts:
-        return None
-    return Condition(
-        " AND ".join(f"({part.sql})" for part in parts),
-        tuple(value for part in parts for value in part.values),
-    )
+    return _joined(" AND ", parts) if parts else None
 
 
 def _camera(connection: apsw.Connection, wanted: str) -> Condition:
@@ -73,12 +68,7 @@ def _under(connection: apsw.Connection, under: str) -> Condition:
             parts.append(Condition("m.folder_id = ?", (folder_id,)))
         elif wanted.startswith(_with_separator(folder)):
             parts.append(_inside(folder_id, wanted[len(_with_separator(folder)) :]))
-    if not parts:
-        return Condition("0", ())
-    return Condition(
-        " OR ".join(f"({part.sql})" for part in parts),
-        tuple(value for part in parts for value in part.values),
-    )
+    return _joined(" OR ", parts) if parts else Condition("0", ())
 
 
 def _inside(folder_id: int, name: str) -> Condition:

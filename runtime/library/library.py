@@ -12,6 +12,7 @@ Opening reads a few kilobytes; models, decoders and the vector index load when t
 from __future__ import annotations
 
 import json
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -383,7 +384,7 @@ class Library:
         if space is None:
             raise LibraryError(
                 f"{self.path}: nothing was indexed yet. Index something first: "
-                f"qvl-local index PATH --library '{self.path}'"
+                f"qvl-local index PATH --library {shlex.quote(str(self.path))}"
             )
         start = time.perf_counter()
         embedder = self._open_embedder()
@@ -405,9 +406,15 @@ class Library:
         )
         raise LibraryError(
             f"{self.path}: the library {which}; their vectors cannot be compared. "
-            f"Index it again with this one: "
-            f"qvl-local index PATH --model {wanted.bundle} --library '{self.path}'"
+            f"Index all of it again with this one: {self._command_to_index(wanted.bundle)}"
         )
+
+    def _command_to_index(self, model: str) -> str:
+        """The command that embeds the library anew with `model`: any one folder brings all the others."""
+        folders = [folder.path for folder in self._reader().folders()]
+        there = next((path for path in folders if Path(path).is_dir()), folders[0] if folders else "PATH")
+        words = ("qvl-local", "index", there, "--model", model, "--library", str(self.path))
+        return shlex.join(words)
 
 
 def _checked_query(query: str | None, *, has_image: bool) -> str | None:

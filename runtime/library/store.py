@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ class Store:
             if not is_file(path):
                 raise LibraryStorageError(
                     f"{home}: there is no library here. "
-                    f"Make one with `qvl-local index PATH --library {home}`."
+                    f"Make one with `qvl-local index PATH --library {shlex.quote(str(home))}`."
                 )
             connection = open_for_reading(path)
             return cls(home, connection, mode, None)

@@ -12,6 +12,7 @@ library knows of them.
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,11 +99,12 @@ def survey(
         missing = [file for file in inside if (file.folder_id, file.name) not in here]
         items = sum(file.state != "failed" for file in missing)
         if items and not here and not place.name and not seen.unread:
+            command = shlex.join(("qvl-local", "remove", place.path, "--library", str(store.folder)))
             failures.append(
                 Failure(
                     place.path,
                     f"the folder is empty now; its {items} known files are kept, in case a disk is "
-                    f"not connected. If they are gone for good: qvl-local remove '{place.path}'",
+                    f"not connected. If they are gone for good: {command}",
                 )
             )
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -494,8 +495,11 @@ def test_another_pixel_budget_is_another_space(
     pixels = other / "preprocessor_config.json"
     pixels.write_text(pixels.read_text(encoding="utf-8").replace("16384", "12288"), encoding="utf-8")
     with Library.open(library.path, model=other, settings=SETTINGS) as changed:
-        with pytest.raises(LibraryError, match="was indexed with"):
+        with pytest.raises(LibraryError, match="was indexed with") as refused:
             changed.search("red")
+        command = shlex.split(str(refused.value).partition("with this one: ")[2])
+        assert command[:3] == ["qvl-local", "index", str(album)]  # works as it stands
+        assert command[3:] == ["--model", str(other), "--library", str(library.path)]
         with Library.open(library.path) as old:
             assert len(old.search("red").hits) == 4
         report = changed.index([album / "sub"])  # all roots are filled, whatever was named
