@@ -15,6 +15,7 @@ import apsw
 from ..errors import InputError
 from .connection import fetch
 from .records import Filters
+from .roots import in_terms_of, is_inside
 from .rows import loaded_name, stored_moment, stored_name
 
 
@@ -60,14 +61,15 @@ def _camera(connection: apsw.Connection, wanted: str) -> Condition:
 def _under(connection: apsw.Connection, under: str) -> Condition:
     if not os.path.isabs(under):  # noqa: PTH117 - a Path would lose nothing but says less
         raise InputError(f"{under}: a search below a folder needs an absolute path")
-    wanted = os.path.normpath(under)
+    rows = fetch(connection, "SELECT id, path FROM folder")
+    folders = {folder_id: loaded_name(stored_path) for folder_id, stored_path in rows}
+    wanted = in_terms_of(os.path.normpath(under), folders.values())
     parts = []
-    for folder_id, stored_path in fetch(connection, "SELECT id, path FROM folder"):
-        folder = loaded_name(stored_path)
-        if wanted == folder or folder.startswith(_with_separator(wanted)):
+    for folder_id, folder in folders.items():
+        if is_inside(folder, wanted):
             parts.append(Condition("m.folder_id = ?", (folder_id,)))
-        elif wanted.startswith(_with_separator(folder)):
-            parts.append(_inside(folder_id, wanted[len(_with_separator(folder)) :]))
+        elif is_inside(wanted, folder):
+            parts.append(_inside(folder_id, os.path.relpath(wanted, folder)))
     return _joined(" OR ", parts) if parts else Condition("0", ())
 
 
@@ -88,10 +90,6 @@ def _joined(word: str, parts: list[Condition]) -> Condition:
     return Condition(
         word.join(f"({part.sql})" for part in parts), tuple(value for part in parts for value in part.values)
     )
-
-
-def _with_separator(path: str) -> str:
-    return path if path.endswith(os.sep) else path + os.sep
 
 
 def _marks(values: Iterable[object]) -> str:

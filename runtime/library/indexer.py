@@ -37,9 +37,10 @@ from .records import (
     KnownFile,
     Space,
 )
+from .roots import is_inside
 from .scenes import SceneSettings
 from .store import Store
-from .survey import Survey, Todo, is_inside, survey
+from .survey import Survey, Todo, survey
 from .workers import Answer, WorkerPool, WorkerSettings, default_worker_count
 
 Embed = Callable[[Sequence[dict[str, Any]]], NDArray[np.float32]]

@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError
+from .roots import in_terms_of, is_inside
 from .store import Store
-from .survey import absolute, is_inside
+from .survey import absolute
 
 
 def remove_paths(store: Store, paths: Iterable[str | Path]) -> int:
@@ -36,7 +37,9 @@ def _at(store: Store, path: str) -> tuple[set[int], set[int]]:
     space = store.active_space()
     roots: set[int] = set()
     files: set[int] = set()
-    for folder in store.folders():
+    folders = store.folders()
+    path = in_terms_of(path, (folder.path for folder in folders))
+    for folder in folders:
         if is_inside(folder.path, path):
             roots.add(folder.id)
         elif space is not None and is_inside(path, folder.path):

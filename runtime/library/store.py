@@ -57,6 +57,7 @@ from .records import (
     Space,
     SpaceIdentity,
 )
+from .roots import in_terms_of, is_inside
 from .rows import MEDIA_COLUMNS, known_file, loaded_name, media_item, stored_name
 from .vector_search import Neighbour, VectorSearch
 
@@ -322,11 +323,12 @@ class Store:
 
     def media_by_path(self, path: str) -> MediaItem | None:
         """The item at this absolute path, or None. With nested roots, the one of the oldest."""
-        wanted = os.path.normpath(path)
-        for folder in self.folders():
-            name = os.path.relpath(wanted, folder.path) if _is_inside(wanted, folder.path) else None
-            if name is None:
+        folders = self.folders()
+        wanted = in_terms_of(os.path.normpath(path), (folder.path for folder in folders))
+        for folder in folders:
+            if not is_inside(wanted, folder.path):
                 continue
+            name = os.path.relpath(wanted, folder.path)
             with self._reading() as connection:
                 row = fetch_one(
                     connection,
@@ -435,7 +437,3 @@ def _check_vectors(item: IndexedMedia, space: Space) -> None:
         length = float(np.linalg.norm(segment.vector))
         if not abs(length - 1.0) <= 1e-2:
             raise InputError(f"{item.file.name}: a vector of length {length:g} instead of 1")
-
-
-def _is_inside(path: str, folder: str) -> bool:
-    return path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)

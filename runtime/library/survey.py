@@ -20,6 +20,7 @@ from pathlib import Path
 from ..errors import InputError
 from .formats import kind_by_extension
 from .records import Failure, Folder, FoundFile, KnownFile, Space
+from .roots import in_terms_of, is_inside
 from .scanner import Walk, find, walk
 from .store import Store
 
@@ -116,7 +117,8 @@ def survey(
     ]
     unchanged = sum(1 for key, file in found.items() if key in known and _is_unchanged_item(file, known[key]))
     distinct = {file.media_id: file for file in gone if (file.folder_id, file.name) not in found}
-    return Survey(tuple(paths), tuple(todo), unchanged, tuple(distinct.values()), tuple(failures))
+    named = tuple(place.path for place in places)
+    return Survey(named, tuple(todo), unchanged, tuple(distinct.values()), tuple(failures))
 
 
 def absolute(path: str | Path) -> str:
@@ -125,13 +127,10 @@ def absolute(path: str | Path) -> str:
     return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
 
 
-def is_inside(path: str, folder: str) -> bool:
-    """Whether an absolute path is the folder or lies below it."""
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
 def _place(store: Store, path: str) -> _Place:
-    owner = _owner(store.folders(), path)
+    folders = store.folders()
+    path = in_terms_of(path, (folder.path for folder in folders))
+    owner = _owner(folders, path)
     if owner is None:
         is_folder = Path(path).is_dir()
         owner = store.add_folder(path if is_folder else str(Path(path).parent))

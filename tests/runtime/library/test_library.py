@@ -485,6 +485,30 @@ def test_progress_tells_every_file(album: Path, opened: Callable[..., Library]) 
     assert embedded[-1].failed == 1
 
 
+@pytest.mark.skipif("os.name != 'posix'", reason="links need a privilege on Windows")
+@pytest.mark.parametrize("indexed_by", ["link", "real"])
+def test_a_folder_of_two_names_is_one(
+    album: Path, opened: Callable[..., Library], tmp_path: Path, indexed_by: str
+) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(album)
+    root, other = (link, album) if indexed_by == "link" else (album, link)
+    library = opened()
+    library.index([root])
+    assert changes(library.index([other])) == (0, 0, 4, 0)
+    assert changes(library.index([other / "sub"])) == (0, 0, 1, 0)
+    assert library.status().folders == (str(root),)
+    for name in (root, other):
+        for under in (f"{name}/sub", f"{name}/sub/", f"{name}/sub/blue.png"):
+            hits = library.search("x", rerank=False, filters=Filters(under=under)).hits
+            assert [hit.path for hit in hits] == [str(root / "sub" / "blue.png")]
+        assert len(library.search("x", rerank=False, filters=Filters(under=f"{name}//")).hits) == 4
+        similar = library.similar(name / "red.jpg")
+        assert str(root / "red.jpg") not in [hit.path for hit in similar.hits]
+    assert library.remove([other / "sub"]) == 1
+    assert library.remove([other]) == 3
+
+
 def test_another_pixel_budget_is_another_space(
     album: Path, opened: Callable[..., Library], tiny_bundle: str, tmp_path: Path
 ) -> None:
