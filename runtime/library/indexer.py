@@ -283,7 +283,10 @@ class Indexer:
             return
         vectors = self._embed([given for _, _, given in batch])
         for (reading, index, _), vector in zip(batch, vectors, strict=True):
-            reading.vectors[index] = vector
+            if np.isfinite(vector).all():
+                reading.vectors[index] = vector
+            else:  # an overflow of half precision, say
+                self._fail(reading, "the model's vector for it is not finite")
         for reading in {id(entry[0]): entry[0] for entry in batch}.values():
             if reading.is_embedded:
                 self._complete(reading)
@@ -295,6 +298,8 @@ class Indexer:
             self._advance(reading.todo.path)
 
     def _fail(self, reading: _Reading, reason: str, *, is_access: bool = False) -> None:
+        if reading.finished:
+            return
         reading.finished = True
         del self._by_content[reading.content]
         for todo in (reading.todo, *reading.twins):

@@ -12,10 +12,12 @@ Opening reads a few kilobytes; models, decoders and the vector index load when t
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -292,7 +294,7 @@ class Library:
         """What the library holds."""
         store = self._reader()
         space = store.active_space()
-        files = [file.stat() for file in self.path.glob("*.db*")]
+        files = list(self._file_status())
         return LibraryStatus(
             counts=store.counts(),
             folders=tuple(folder.path for folder in store.folders()),
@@ -325,6 +327,12 @@ class Library:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _file_status(self) -> Iterator[os.stat_result]:
+        for file in self.path.glob("*.db*"):
+            # A journal goes away when an indexer is done with it.
+            with suppress(FileNotFoundError):
+                yield file.stat()
 
     # The parts, opened when they are first needed
 

@@ -509,6 +509,27 @@ def test_a_folder_of_two_names_is_one(
     assert library.remove([other]) == 3
 
 
+def test_a_vector_that_is_not_finite_costs_its_file(
+    album: Path, opened: Callable[..., Library], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = opened()
+    real = library._open_embedder().embed
+
+    def overflowing(inputs: Any, **options: Any) -> Any:
+        vectors = real(inputs, **options)
+        for given, vector in zip(inputs, vectors, strict=True):
+            if "video" in given:
+                vector[0] = np.nan
+        return vectors
+
+    monkeypatch.setattr(library._open_embedder(), "embed", overflowing)
+    report = library.index([album])
+    assert (report.photos, report.videos) == (3, 0)
+    assert [(Path(f.path).name, f.error) for f in report.failed] == [
+        ("two.mp4", "the model's vector for it is not finite")
+    ]
+
+
 def test_another_pixel_budget_is_another_space(
     album: Path, opened: Callable[..., Library], tiny_bundle: str, tmp_path: Path
 ) -> None:
