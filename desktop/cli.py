@@ -148,9 +148,13 @@ def _tolerate_any_character() -> None:
 
 def _flush(status: int) -> int:
     """Write out what is buffered now, while a closed pipe can still be met quietly."""
+    if sys.stdout is None:  # the caller closed it
+        return status
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            sys.stderr.write(f"Error: the output cannot be written: {error.strerror}.\n")
         return status or 1
     return status

@@ -32,7 +32,8 @@ def write(value: Mapping[str, Any]) -> None:
     """Print one object on stdout as UTF-8, whatever the locale says."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     sys.stdout.flush()
-    sys.stdout.buffer.write(text.encode("utf-8"))
+    # A message may hold a file's name as the system gives it.
+    sys.stdout.buffer.write(valid_unicode(text).encode("utf-8"))
     sys.stdout.buffer.flush()
 
 

@@ -45,7 +45,12 @@ def print_search(result: SearchResult, *, console: Console | None = None) -> Non
 
 
 def has_good_match(result: SearchResult) -> bool:
-    """Whether the reranker believes in any hit; True when it was not asked."""
+    """Whether the reranker believes in any hit; True when it was not asked, or about a picture alone.
+
+    The reranker judges words against pictures; what it says of two pictures means less than the order.
+    """
+    if result.query is None:
+        return True
     verdicts = [hit.reranker_score for hit in result.hits if hit.reranker_score is not None]
     return not verdicts or max(verdicts) >= GOOD_MATCH
 

@@ -7,7 +7,7 @@ written. Does not know any table: the schema lives in `migrations`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -54,6 +54,17 @@ def set_up_for_writing(connection: apsw.Connection) -> None:
     connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
     fetch(connection, "PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+
+
+def merge_log(connection: apsw.Connection) -> None:
+    """Move what the write-ahead log holds into the database file, so that a copy of that file is whole.
+
+    A search that is just reading may hold it back, or a full disk; nothing is lost then, the log stays where
+    it is and the next writer moves it.
+    """
+    connection.set_busy_timeout(0)
+    with suppress(apsw.Error):
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
 
 def _connect_for_reading(path: Path) -> apsw.Connection:

@@ -56,7 +56,7 @@ class IndexSettings:
     scenes: SceneSettings = field(default_factory=SceneSettings)
     batch_layers: int = 32
     write_files: int = 500
-    write_s: float = 10.0
+    write_s: float = 3.0
     worker_command: tuple[str, ...] | None = None
 
 

@@ -123,7 +123,7 @@ class Library:
         home = Path(absolute(folder))
         library = cls(
             home,
-            model=None if model is None else str(model),
+            model=None if model is None else _lasting_name(model),
             device=device,
             settings=settings,
             progress=progress,
@@ -423,6 +423,14 @@ class Library:
         there = next((path for path in folders if Path(path).is_dir()), folders[0] if folders else "PATH")
         words = ("qvl-local", "index", there, "--model", model, "--library", str(self.path))
         return shlex.join(words)
+
+
+def _lasting_name(model: str | Path) -> str:
+    """A model's name as the library remembers it: folders by their whole path, wherever one stands later."""
+    folder = Path(model).expanduser()
+    if str(model) != DEFAULT_MODEL and folder.is_dir():
+        return os.path.abspath(folder)  # noqa: PTH100 - resolve() follows links
+    return str(model)
 
 
 def _checked_query(query: str | None, *, has_image: bool) -> str | None:

@@ -28,7 +28,16 @@ from numpy.typing import NDArray
 from ..errors import InputError, LibraryError, LibraryStorageError
 from . import spaces
 from .codes import upkeep
-from .connection import Mode, count, fetch, fetch_one, read_transaction, storage_errors, write_transaction
+from .connection import (
+    Mode,
+    count,
+    fetch,
+    fetch_one,
+    merge_log,
+    read_transaction,
+    storage_errors,
+    write_transaction,
+)
 from .filters import condition_of
 from .home import DATABASE, LOCK, claim_folder, is_file, open_for_reading, open_for_writing
 from .lock import FileLock
@@ -124,6 +133,8 @@ class Store:
             self._searches.clear()
             try:
                 with storage_errors(self.folder / DATABASE):
+                    if self._lock is not None:
+                        merge_log(self._connection)
                     self._connection.close()
             finally:
                 if self._lock is not None:

@@ -191,6 +191,12 @@ def test_a_library_that_is_not_there(cli_json: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
+def test_errors_about_names_that_are_not_unicode_are_json_too(cli_json: Any, tmp_path: Path) -> None:
+    error = cli_json("index", str(tmp_path / "gone\udcff"), status=2)["error"]
+    assert error["type"] == "InputError"
+    assert "gone" in error["message"]
+
+
 def test_an_unknown_model_is_named(sample: Any, cli_json: Any, tmp_path: Path) -> None:
     library = str(tmp_path / "new")
     error = cli_json("index", str(sample.pictures), "--library", library, "--model", "huge", status=1)[

@@ -118,6 +118,7 @@ def test_no_command_shows_the_help_and_is_wrong_usage(capsys: pytest.CaptureFixt
         (["index", "."], "--library"),
         (["verify", "/nowhere"], "/nowhere"),
         (["export", "tiny"], "-o"),
+        (["export", "tiny", "tiny", "-o", "x"], "one checkpoint"),
         (["export", "tiny", "--precision", "int3", "-o", "x"], "int3"),
     ],
 )

@@ -200,6 +200,14 @@ def test_a_picture_that_cannot_be_read(searched: Library, tmp_path: Path) -> Non
             searched.search(image=path)
 
 
+def test_a_model_folder_is_remembered_by_its_whole_path(
+    tiny_bundle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(Path(tiny_bundle).parent)
+    with Library.open(tmp_path / "library", model=Path(tiny_bundle).name) as library:
+        assert library.model == str(Path(tiny_bundle))
+
+
 def test_status_without_a_model(searched: Library, world: tuple[Path, Path, Any], tiny_bundle: str) -> None:
     status = searched.status()
     assert (status.counts.items, status.counts.failed) == (23, 0)

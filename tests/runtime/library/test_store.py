@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from datetime import datetime
 from pathlib import Path
@@ -66,6 +67,29 @@ def test_everything_survives_reopening(home: Path, make: Any) -> None:
         assert store.active_space() == space
         assert list(store.known(folder.id, space)) == known
         assert store.failures() == (Failure("/pictures/b.jpg", "truncated"),)
+
+
+def test_a_copy_of_the_database_file_is_whole(home: Path, make: Any, tmp_path: Path) -> None:
+    with Store.open(home, mode="write") as store:
+        folder = store.add_folder("/pictures")
+        store.write([make.photo(folder.id, "a.jpg")], store.space(make.identity()))
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    shutil.copy(home / "library.db", copy)
+    with Store.open(copy) as store:
+        assert store.counts().items == 1
+
+
+def test_a_reader_does_not_keep_a_writer_from_closing(home: Path, make: Any) -> None:
+    reader = Store.open(home)
+    try:
+        with Store.open(home, mode="write") as store:
+            assert reader.counts().items == 0
+            folder = store.add_folder("/pictures")
+            store.write([make.photo(folder.id, "a.jpg")], store.space(make.identity()))
+        assert reader.counts().items == 1
+    finally:
+        reader.close()
 
 
 def test_writing_a_file_again_replaces_it(store: Store, home: Path, make: Any) -> None:
