@@ -81,6 +81,7 @@ def test_a_copy_of_the_database_file_is_whole(home: Path, make: Any, tmp_path: P
 
 
 def test_a_reader_does_not_keep_a_writer_from_closing(home: Path, make: Any) -> None:
+    Store.open(home, mode="write").close()
     reader = Store.open(home)
     try:
         with Store.open(home, mode="write") as store:
