@@ -100,6 +100,7 @@ def check(settings: Settings) -> Checkup:
         photo=photo,
         problems=(
             *_place_problems("library", library),
+            *_library_problems(settings.library),
             *_place_problems("cache", cache),
             *filter(None, [trouble]),
         ),
@@ -132,6 +133,20 @@ def _place_problems(name: str, place: Place) -> Iterator[str]:
         yield f"{place.path}: the {name} folder cannot be written. Get access, or choose another one."
     elif place.free_bytes is not None and place.free_bytes < LITTLE_SPACE:
         yield f"{place.path}: less than 1 GB is free for the {name}. Make room, or choose another folder."
+
+
+def _library_problems(folder: Path) -> Iterator[str]:
+    """Why a library that is there cannot be opened."""
+    from qvl_local.runtime.library.home import DATABASE
+    from qvl_local.runtime.library.library import Library
+
+    if not (folder / DATABASE).is_file():
+        return
+    try:
+        with Library.open(folder, create=False) as library:
+            library.status()
+    except QvlError as error:
+        yield str(error)
 
 
 def _models() -> Iterator[ModelAtHand]:

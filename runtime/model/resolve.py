@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 
 from ..errors import BundleError, CheckpointError, InputError, ModelError, ModelNotFoundError
 from .bundle import MANIFEST, Bundle, Role, open_bundle, sha256_file
-from .storage import cache_folder, write_atomically
+from .storage import CACHE_VARIABLE, cache_folder, write_atomically
 
 Progress = Callable[[str, float], None]
 
@@ -140,7 +140,13 @@ def export_once(
         except BundleError:
             # Left damaged by something outside our control: make it again.
             _set_aside(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"{folder.parent}: the cache folder cannot be made ({error.strerror}). "
+            f"Choose another one: {CACHE_VARIABLE}=/some/folder"
+        ) from error
     _exporter()(
         {role: checkpoint.path for role, checkpoint in checkpoints.items()},
         folder,

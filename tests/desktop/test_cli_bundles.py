@@ -101,6 +101,12 @@ def test_doctor_finds_what_stands_in_the_way(cli: Any, cli_json: Any, tmp_path: 
     assert "Problem:" in shown.out
 
 
+def test_doctor_opens_the_library(cli_json: Any, tmp_path: Path) -> None:
+    (tmp_path / "library.db").write_bytes(b"not a database" * 100)
+    printed = cli_json("doctor", "--library", str(tmp_path), status=1)
+    assert any(str(tmp_path / "library.db") in problem for problem in printed["problems"])
+
+
 def test_demo_makes_indexes_and_searches(
     cli: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -212,6 +212,12 @@ def test_a_missing_repository_and_a_missing_sibling(monkeypatch, tmp_path):
     assert steps == [("fetching someone/A-Embedding", 0.0), ("fetching someone/A-Reranker", 0.5)]
 
 
+def test_a_cache_that_cannot_be_made_is_named_with_the_way_out(cache, pair):
+    cache.write_bytes(b"a file where the folder should be")
+    with pytest.raises(ModelError, match=rf"{cache}.*QVL_CACHE_DIR"):
+        resolve(pair / "embedding")
+
+
 def test_no_exporter_is_an_error_with_a_remedy(cache, pair, monkeypatch):
     monkeypatch.setattr(resolve_module, "EXPORTER", "none-of-that-name")
     with pytest.raises(ModelError, match="No exporter is installed"):
