@@ -81,12 +81,12 @@ def sources_of(models: Sequence[str], progress: Callable[[str, float], None]) ->
     (first, one), (second, other) = (
         _own(model, find_checkpoints(model, progress=progress)) for model in models
     )
+    if first == second == "reranker":
+        raise InputError(f"MODEL: {models[0]} and {models[1]} are both rerankers. Give one embedder.")
     if one.path == other.path:
         raise InputError(
             f"MODEL: {models[0]} and {models[1]} are one checkpoint. Give one name for the pair."
         )
-    if first == second == "reranker":
-        raise InputError(f"MODEL: {models[0]} and {models[1]} are both rerankers. Give one embedder.")
     if first == "reranker":
         return {"embedder": other, "reranker": one}
     return {"embedder": one, "reranker": other}
