@@ -334,12 +334,13 @@ class Indexer:
     def _write(self) -> None:
         """Write what is complete: previews first, so that no item is ever without its own."""
         ready, quarantined = self._ready, self._quarantined
-        self._ready, self._quarantined = [], []
         self._written_at = time.monotonic()
         if ready:
             self._previews.write([reading.preview() for reading in ready])
         if ready or quarantined:
             ids = self._store.write([*(reading.media() for reading in ready), *quarantined], self._space)
+            # Only now: what Ctrl-C interrupts on the way is written by the last write of the run.
+            self._ready, self._quarantined = [], []
             for reading, media_id in zip(ready, ids, strict=False):
                 del self._by_content[reading.content]
                 self._count_written(reading.todo)
