@@ -27,7 +27,7 @@ _PROCESSOR_FILES = (
 
 
 def pytest_configure() -> None:
-    """Let tests press Ctrl-C: a shell that starts pytest in the background has it ignored, and children too."""
+    """Let tests press Ctrl-C: a shell that starts pytest in the background has it ignored from there on."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
