@@ -8,7 +8,6 @@ module knows the file format, not the operators.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -17,6 +16,7 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+from qvl_local.runtime.model.protobuf import bytes_field, each_field, float_field, int_field
 
 IR_VERSION = 11
 PRODUCER = "qvl-local"
@@ -170,44 +170,13 @@ def _write_weight(stream: IO[bytes], weight: Initializer, offset: int) -> None:
     stream.write(np.ascontiguousarray(array, dtype=little).data)
 
 
-# Protobuf wire format (protobuf.dev/programming-guides/encoding): a field is a key, number << 3 | wire type,
-# then a varint (0), four bytes (5), or a length and that many bytes (2).
-
-
-def _varint(value: int) -> bytes:
-    value &= (1 << 64) - 1  # negative int64 values take ten bytes
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _int(number: int, value: int) -> bytes:
-    return _varint(number << 3) + _varint(value)
-
-
-def _float(number: int, value: float) -> bytes:
-    return _varint(number << 3 | 5) + struct.pack("<f", value)
-
-
-def _bytes(number: int, value: bytes | str) -> bytes:
-    data = value.encode() if isinstance(value, str) else value
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _each(number: int, messages: Iterable[bytes | str]) -> bytes:
-    return b"".join(_bytes(number, message) for message in messages)
-
-
 def _model(model: Model, data_name: str, offsets: Sequence[int]) -> bytes:
-    opsets = (_bytes(1, domain) + _int(2, version) for domain, version in model.opsets.items())
+    opsets = (bytes_field(1, domain) + int_field(2, version) for domain, version in model.opsets.items())
     return (
-        _int(1, IR_VERSION)
-        + _bytes(2, PRODUCER)
-        + _bytes(7, _graph(model, data_name, offsets))
-        + _each(8, opsets)
+        int_field(1, IR_VERSION)
+        + bytes_field(2, PRODUCER)
+        + bytes_field(7, _graph(model, data_name, offsets))
+        + each_field(8, opsets)
     )
 
 
@@ -217,12 +186,12 @@ def _graph(model: Model, data_name: str, offsets: Sequence[int]) -> bytes:
     )
     return b"".join(
         (
-            _each(1, map(_node, model.nodes)),
-            _bytes(2, model.name),
-            _each(5, weights),
-            _each(5, map(_constant, model.constants)),
-            _each(11, map(_value, model.inputs)),
-            _each(12, map(_value, model.outputs)),
+            each_field(1, map(_node, model.nodes)),
+            bytes_field(2, model.name),
+            each_field(5, weights),
+            each_field(5, map(_constant, model.constants)),
+            each_field(11, map(_value, model.inputs)),
+            each_field(12, map(_value, model.outputs)),
         )
     )
 
@@ -231,12 +200,12 @@ def _node(node: Node) -> bytes:
     attributes = (_attribute(name, value) for name, value in node.attributes.items())
     return b"".join(
         (
-            _each(1, node.inputs),
-            _each(2, node.outputs),
-            _bytes(3, node.name),
-            _bytes(4, node.op),
-            _each(5, attributes),
-            _bytes(7, node.domain),
+            each_field(1, node.inputs),
+            each_field(2, node.outputs),
+            bytes_field(3, node.name),
+            bytes_field(4, node.op),
+            each_field(5, attributes),
+            bytes_field(7, node.domain),
         )
     )
 
@@ -244,33 +213,33 @@ def _node(node: Node) -> bytes:
 def _attribute(name: str, value: Attribute) -> bytes:
     # AttributeProto.type: FLOAT 1, INT 2, STRING 3, INTS 7.
     if isinstance(value, int):
-        return _bytes(1, name) + _int(3, value) + _int(20, 2)
+        return bytes_field(1, name) + int_field(3, value) + int_field(20, 2)
     if isinstance(value, float):
-        return _bytes(1, name) + _float(2, value) + _int(20, 1)
+        return bytes_field(1, name) + float_field(2, value) + int_field(20, 1)
     if isinstance(value, str):
-        return _bytes(1, name) + _bytes(4, value) + _int(20, 3)
-    return _bytes(1, name) + b"".join(_int(8, item) for item in value) + _int(20, 7)
+        return bytes_field(1, name) + bytes_field(4, value) + int_field(20, 3)
+    return bytes_field(1, name) + b"".join(int_field(8, item) for item in value) + int_field(20, 7)
 
 
 def _weight(weight: Initializer, data_name: str, offset: int) -> bytes:
     entries = (("location", data_name), ("offset", str(offset)), ("length", str(weight.nbytes)))
-    external = (_bytes(1, key) + _bytes(2, value) for key, value in entries)
+    external = (bytes_field(1, key) + bytes_field(2, value) for key, value in entries)
     # data_location 1 is EXTERNAL.
-    return _tensor(weight.name, weight.type, weight.shape) + _each(13, external) + _int(14, 1)
+    return _tensor(weight.name, weight.type, weight.shape) + each_field(13, external) + int_field(14, 1)
 
 
 def _constant(constant: Constant) -> bytes:
     array = constant.value
     little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-    return _tensor(constant.name, ElementType.of(array.dtype), array.shape) + _bytes(9, little.tobytes())
+    return _tensor(constant.name, ElementType.of(array.dtype), array.shape) + bytes_field(9, little.tobytes())
 
 
 def _tensor(name: str, element: ElementType, shape: Iterable[int]) -> bytes:
-    return b"".join(_int(1, size) for size in shape) + _int(2, element) + _bytes(8, name)
+    return b"".join(int_field(1, size) for size in shape) + int_field(2, element) + bytes_field(8, name)
 
 
 def _value(value: ValueInfo) -> bytes:
     # A dimension is a number (field 1) or a name (field 2) that stands for any number.
-    dims = (_int(1, size) if isinstance(size, int) else _bytes(2, size) for size in value.shape)
-    tensor = _int(1, value.type) + _bytes(2, _each(1, dims))
-    return _bytes(1, value.name) + _bytes(2, _bytes(1, tensor))
+    dims = (int_field(1, size) if isinstance(size, int) else bytes_field(2, size) for size in value.shape)
+    tensor = int_field(1, value.type) + bytes_field(2, each_field(1, dims))
+    return bytes_field(1, value.name) + bytes_field(2, bytes_field(1, tensor))
