@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 
 from qvl_local.runtime.errors import BundleError, InputError
+from qvl_local.runtime.file_lock import try_lock
 from qvl_local.runtime.model.bundle import MANIFEST
 
 _POLL_SECONDS = 0.1
@@ -182,7 +183,7 @@ def _lock_path(parent: Path, name: str) -> Path:
 def _try_acquire(path: Path) -> int | None:
     """A descriptor that holds the lock, or None while another process does."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    if _try_lock(descriptor) and _is_still(path, descriptor):
+    if try_lock(descriptor) and _is_still(path, descriptor):
         return descriptor
     os.close(descriptor)
     return None
@@ -200,24 +201,3 @@ def _release(path: Path, descriptor: int) -> None:
     with suppress(OSError):  # Windows keeps a file that another process has open
         path.unlink()
     os.close(descriptor)
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-        except OSError:
-            return False
-        return True
-
-else:
-    import fcntl
-
-    def _try_lock(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
