@@ -14,6 +14,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from qvl_local.runtime.machine import usable_cores
+
 # Linux's spelling (x86 `flags`, Arm `Features`) -> the name people know. VNNI and AMX make int8 fast.
 _LINUX_FLAGS = {
     "avx2": "AVX2",
@@ -38,9 +40,6 @@ _MAC_FLAGS = {
 }
 
 
-_WINDOWS_MEMORY_FIELDS = ("total", "free", "page", "page_free", "virtual", "virtual_free", "extended")
-
-
 @dataclass(frozen=True, slots=True)
 class Machine:
     """The computer: names as the system gives them, memory in bytes; None where it does not tell."""
@@ -60,7 +59,7 @@ def read_machine() -> Machine:
         architecture=platform.machine(),
         cpu=_cpu_name(),
         cpu_features=_cpu_features(),
-        cores=_usable_cores(),
+        cores=usable_cores(),
         memory_bytes=_memory_bytes(),
     )
 
@@ -83,13 +82,6 @@ def can_write(folder: Path) -> bool:
         if place.exists():
             return place.is_dir() and os.access(place, os.W_OK | os.X_OK)
     return False
-
-
-def _usable_cores() -> int:
-    """Cores that this process may run on: fewer than the machine has, under taskset or in a container."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory_bytes() -> int | None:

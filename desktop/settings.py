@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qvl_local.runtime.errors import InputError
+from qvl_local.runtime.machine import installed_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,7 @@ def user_data_folder() -> Path:
 
 def qvl_version() -> str:
     """The version of the installed package."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("qvl-local")
-    except PackageNotFoundError:
-        return "unknown (not installed)"
+    return installed_version() or "unknown (not installed)"
 
 
 def _folder(text: str, option: str) -> Path:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 from qvl_local.runtime.errors import BundleError, InputError
+from qvl_local.runtime.machine import installed_version
 from qvl_local.runtime.model.bundle import (
     MANIFEST,
     Bundle,
@@ -25,6 +24,7 @@ from qvl_local.runtime.model.bundle import (
 )
 from qvl_local.runtime.model.ort_session import SessionOptions
 from qvl_local.runtime.model.resolve import Checkpoint as CheckpointFolder
+from qvl_local.runtime.model.resolve import role_of, snapshot_revision
 
 from .bundle_writer import (
     PartLayout,
@@ -115,7 +115,7 @@ def name_sources(folders: Sequence[Path]) -> dict[Role, CheckpointFolder]:
         raise InputError(
             f"An export takes an embedder, a reranker, or both; {len(folders)} folders were given."
         )
-    roles: list[Role] = ["reranker" if "rerank" in folder.name.lower() else "embedder" for folder in folders]
+    roles: list[Role] = [role_of(folder.name) for folder in folders]
     if len(roles) == 2 and roles[0] == roles[1]:
         if roles[0] == "reranker":
             raise InputError(
@@ -155,7 +155,11 @@ def _part(
 ) -> Part:
     text = checkpoint.config.text
     return Part(
-        source=Source(name=source.name, revision=source.revision or _revision(source.path), sha256=sha256),
+        source=Source(
+            name=source.name,
+            revision=source.revision or snapshot_revision(source.path.resolve()),
+            sha256=sha256,
+        ),
         folder=layout.folder,
         vision=layout.vision,
         decoder=layout.decoder,
@@ -245,17 +249,8 @@ def _same(values: Sequence[object]) -> bool:
     return all(value == values[0] for value in values)
 
 
-def _revision(folder: Path) -> str | None:
-    """The Hub's cache keeps a snapshot in a folder named after its commit."""
-    name = folder.resolve().name
-    return name if re.fullmatch(r"[0-9a-f]{40}", name) else None
-
-
 def _creator() -> str:
-    try:
-        return f"qvl-local {version('qvl-local')}"
-    except PackageNotFoundError:
-        return "qvl-local"
+    return " ".join(filter(None, ("qvl-local", installed_version())))
 
 
 def _report_part(report: Progress, stage: str, number: int, count: int, done: float) -> None:

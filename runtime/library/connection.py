@@ -24,7 +24,7 @@ APPLICATION_ID = 0x71766C62
 
 # Seven vectors of 2048 int8 components fit a page, three of 4096: no overflow chains on the hot path.
 PAGE_SIZE = 16384
-BUSY_TIMEOUT_MS = 10_000
+BUSY_TIMEOUT_MS = 30_000
 CACHE_KIB = 65_536
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import apsw
 
 from ..errors import LibraryStorageError, LibraryVersionError
+from ..machine import installed_version
 from .connection import APPLICATION_ID, count, fetch, write_transaction
 
 
@@ -168,11 +169,5 @@ def pending(connection: apsw.Connection, path: Path) -> tuple[Migration, ...]:
 
 
 def own_version() -> str:
-    """The version of the installed qvl-local."""
-    # Here, since a search, which writes nothing, should not wait for it.
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("qvl-local")
-    except PackageNotFoundError:
-        return "(not installed)"
+    """The version of the installed qvl-local, as libraries remember who made them."""
+    return installed_version() or "(not installed)"

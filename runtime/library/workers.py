@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import QvlError
+from ..machine import usable_cores
 from .messages import Beat, Done, Failed, Part, Ready, read_message, write_message
 
 _START_LIMIT_S = 120
@@ -48,8 +49,7 @@ class Answer:
 
 def default_worker_count() -> int:
     """One process a core, at most eight: beyond that, embedding and the disk are what one waits for."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(8, count or 1))
+    return min(8, usable_cores())
 
 
 def worker_command() -> tuple[str, ...]:

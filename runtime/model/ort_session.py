@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, InputError, ModelError
+from ..machine import usable_cores
 from .session import Array
 
 Device = Literal["cpu", "cuda"]
@@ -54,7 +54,7 @@ class OrtSession:
         providers = _providers(onnxruntime, options.device)
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3  # errors; they also come as exceptions
-        settings.intra_op_num_threads = options.threads or _usable_cores()
+        settings.intra_op_num_threads = options.threads or usable_cores()
         settings.inter_op_num_threads = 1
         # Threads that spin between runs would take the cores from decoding.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -99,13 +99,6 @@ def _providers(onnxruntime: Any, device: Device) -> list[Any]:
         )
     # Exact float32: TF32 would round the inputs of every product to 10 bits.
     return [("CUDAExecutionProvider", {"use_tf32": 0}), "CPUExecutionProvider"]
-
-
-def _usable_cores() -> int:
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS and Windows
-        return os.cpu_count() or 1
 
 
 def _first_line(error: Exception) -> str:

@@ -96,9 +96,10 @@ def resolve(
     """
     folder = Path(model).expanduser()
     if (folder / MANIFEST).is_file():
+        bundle = open_bundle(folder)
         if precision is not None:
-            _check_precision(open_bundle(folder), precision)
-        return open_bundle(folder)
+            _check_precision(bundle, precision)
+        return bundle
     return export_once(
         find_checkpoints(model, progress=progress),
         precision=precision or ("fp16" if device == "cuda" else "fp32"),
@@ -187,7 +188,7 @@ def _local(folder: Path) -> dict[Role, Checkpoint]:
             "Give the folder of one, or a Hugging Face id."
         )
     absolute = folder.absolute()
-    role = _role(absolute.name)
+    role = role_of(absolute.name)
     other: Role = "reranker" if role == "embedder" else "embedder"
     checkpoints: dict[Role, Checkpoint] = {role: Checkpoint(path=folder, name=str(folder))}
     for name in _sibling_names(absolute.name):
@@ -198,7 +199,7 @@ def _local(folder: Path) -> dict[Role, Checkpoint]:
     return dict(sorted(checkpoints.items()))
 
 
-def _role(name: str) -> Role:
+def role_of(name: str) -> Role:
     """Which of the two a checkpoint is, by the name of its folder or repository."""
     return "reranker" if "rerank" in name.lower() else "embedder"
 
@@ -219,7 +220,7 @@ def _is_checkpoint(folder: Path) -> bool:
 
 def _from_hub(hub_id: str, progress: Progress | None) -> dict[Role, Checkpoint]:
     """Download a pair, or find it in the Hugging Face cache. One name stands for both."""
-    role = _role(hub_id)
+    role = role_of(hub_id)
     other: Role = "reranker" if role == "embedder" else "embedder"
     ids: dict[Role, str] = {role: hub_id}
     sibling = hub_id.replace(_ROLE_WORDS[role], _ROLE_WORDS[other])
@@ -235,7 +236,7 @@ def _from_hub(hub_id: str, progress: Progress | None) -> dict[Role, Checkpoint]:
             if repository == hub_id:
                 raise
             continue  # a model published without its sibling
-        checkpoints[part] = Checkpoint(path=path, name=repository, revision=_revision(path))
+        checkpoints[part] = Checkpoint(path=path, name=repository, revision=snapshot_revision(path))
     return dict(sorted(checkpoints.items()))
 
 
@@ -259,7 +260,7 @@ def _download(repository: str) -> Path:
         ) from error
 
 
-def _revision(snapshot: Path) -> str | None:
+def snapshot_revision(snapshot: Path) -> str | None:
     """The hub keeps a snapshot in a folder named after its commit."""
     return snapshot.name if re.fullmatch(r"[0-9a-f]{40}", snapshot.name) else None
 
