@@ -6,6 +6,7 @@ written. Does not know any table: the schema lives in `migrations`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,9 +37,10 @@ def connect(path: Path, *, mode: Mode) -> apsw.Connection:
 
     Raises LibraryStorageError when the file cannot be opened or is not a database.
     """
-    with storage_errors(path):
+    with storage_errors(path, mode=mode):
         if mode == "write":
-            connection = apsw.Connection(str(path), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+            flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE | apsw.SQLITE_OPEN_URI
+            connection = apsw.Connection(_uri(path, "mode=rwc"), flags)
             try:
                 _prepare(connection)
             except BaseException:
@@ -95,8 +97,9 @@ def _opened_for_reading(path: Path, options: str) -> apsw.Connection:
 
 
 def _uri(path: Path, options: str) -> str:
+    # Percent-encoded byte for byte: SQLite then opens folders whose names are no text, too.
+    posix = quote(os.fsencode(path.absolute().as_posix()))
     # On Windows a drive needs a leading slash: file:///C:/...
-    posix = quote(path.absolute().as_posix())
     return f"file://{'' if posix.startswith('/') else '/'}{posix}?{options}"
 
 
@@ -155,8 +158,11 @@ def read_transaction(connection: apsw.Connection) -> Iterator[None]:
 
 
 @contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn what SQLite or the operating system says about `path` into library errors with a remedy."""
+def storage_errors(path: Path, *, mode: Mode = "write") -> Iterator[None]:
+    """Turn what SQLite or the operating system says about `path` into library errors with a remedy.
+
+    `mode`: what was being done, since a permission that reading lacks is not the one to write.
+    """
     try:
         yield
     except apsw.FullError as error:
@@ -170,9 +176,11 @@ def storage_errors(path: Path) -> Iterator[None]:
             f"Restore it from a backup, or delete {path.parent} and index again."
         ) from error
     except (apsw.ReadOnlyError, apsw.PermissionsError, apsw.AuthError, PermissionError) as error:
+        can = "read" if mode == "read" else "written here"
+        able = "readable" if mode == "read" else "writable"
         raise LibraryStorageError(
-            f"{path}: the library cannot be written here ({error}). "
-            f"Make {path.parent} writable for this user, or choose another folder with --library."
+            f"{path}: the library cannot be {can} ({error}). "
+            f"Make {path.parent} {able} for this user, or choose another folder with --library."
         ) from error
     except apsw.CantOpenError as error:
         raise LibraryStorageError(

@@ -25,7 +25,7 @@ def open_for_reading(path: Path) -> apsw.Connection:
     """A reader of an existing library; one of an older schema is brought to the newest first."""
     connection = connect(path, mode="read")
     try:
-        with storage_errors(path):
+        with storage_errors(path, mode="read"):
             outdated = pending(connection, path)
     except BaseException:
         connection.close()
@@ -70,7 +70,7 @@ def claim_folder(home: Path) -> None:
 
 def is_file(path: Path) -> bool:
     """Whether `path` exists; a folder that may not be looked into is an error, not a no."""
-    with storage_errors(path):
+    with storage_errors(path, mode="read"):
         try:
             return path.stat().st_size >= 0
         except (FileNotFoundError, NotADirectoryError):

@@ -407,7 +407,8 @@ class Store:
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
-        with self._calls, storage_errors(self.folder / DATABASE), read_transaction(self._connection):
+        database = self.folder / DATABASE
+        with self._calls, storage_errors(database, mode="read"), read_transaction(self._connection):
             yield self._connection
 
     @contextmanager

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from qvl_local.runtime.errors import LibraryBusyError, LibraryStorageError
 from qvl_local.runtime.library.connection import connect, storage_errors, write_transaction
+from qvl_local.runtime.library.previews import Preview, Previews
 from qvl_local.runtime.library.store import Store
 
 NOBODY = 65534
@@ -92,6 +93,19 @@ def test_a_folder_may_have_any_name(tmp_path: Path, make: Any) -> None:
             assert store.nearest(vectors[4], limit=1)[0].item.name == "4.jpg"
 
 
+@pytest.mark.skipif("sys.platform != 'linux'", reason="only Linux has names that are not text")
+def test_a_folder_may_have_a_name_that_is_no_text(tmp_path: Path, make: Any) -> None:
+    home = tmp_path / os.fsdecode(b"caf\xe9")
+    vectors = filled(home, make)
+    with Store.open(home, mode="write") as store:
+        assert store.counts().items == 5
+    with Store.open(home) as store:
+        assert store.nearest(vectors[4], limit=1)[0].item.name == "4.jpg"
+    with Previews.open(home, mode="write") as previews:
+        previews.write([Preview(b"content", b"picture")])
+        assert previews.thumbnail(b"content") == b"picture"
+
+
 def test_a_read_only_folder_can_be_searched_and_not_indexed(public_home: Path, make: Any) -> None:
     vector = filled(public_home, make)[3]
     np.save(public_home.parent / "query.npy", vector)
@@ -131,7 +145,9 @@ def test_a_library_without_permission_says_so(public_home: Path, make: Any) -> N
         unprivileged=True,
     )
     assert answer["error"] == "LibraryStorageError"
-    assert str(public_home) in answer["message"]
+    assert f"{public_home}/library.db: the library cannot be read" in answer["message"]
+    assert f"Make {public_home} readable" in answer["message"]
+    assert "writ" not in answer["message"]
 
 
 def test_a_place_where_nothing_may_be_made_says_so(public_home: Path) -> None:
@@ -361,15 +377,14 @@ for batch in range(100000):
 
 @pytest.mark.parametrize("delay", [0.0, 0.003, 0.011])
 def test_a_killed_indexer_loses_at_most_its_open_batch(home: Path, make: Any, delay: float) -> None:
-    writer = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(home)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    writer = subprocess.Popen([sys.executable, "-c", WRITER, str(home)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
     for _ in range(4):
         confirmed = int(writer.stdout.readline())
     time.sleep(delay)  # Not for waiting: to strike at different places of the next batch.
     writer.send_signal(signal.SIGKILL)
-    rest, _ = writer.communicate()
+    with writer:  # communicate() would miss the lines that lie in the buffer already
+        rest = writer.stdout.read()
     confirmed = max([confirmed, *map(int, rest.split())])
     with Store.open(home, mode="write") as store:
         (space,) = store.spaces()
