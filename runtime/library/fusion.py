@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from .records import Candidate
 
 
+SOFT_AT = 4.0
+"""The log-odds whose displayed score is 0.75: 98 in 100."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ranked:
     """A candidate in its final place. `score` falls along the order, in [0, 1]."""
@@ -34,8 +38,8 @@ def fuse(candidates: Sequence[Candidate], logits: Sequence[float], *, weight: fl
     A logit that is not finite means that the item could not be judged (its file is gone, say): it keeps its
     place among those that follow.
 
-    Scores. A judged item's is sigmoid(fused - weight * c), where c is the mean cosine of the judged: the
-    probability of "yes", raised or lowered by how far the embedder puts the item above or below the others.
+    Scores. A judged item's is `soft(fused - weight * c)`, where c is the mean cosine of the judged: the
+    reranker's log-odds, raised or lowered by how far the embedder puts the item above or below the others.
     An item that follows gets the lowest judged score times its own cosine score, so that scores fall along
     the whole order.
     """
@@ -46,7 +50,7 @@ def fuse(candidates: Sequence[Candidate], logits: Sequence[float], *, weight: fl
     centre = sum(candidate.cosine for candidate, _ in judged) / len(judged)
     # Python's sort is stable: equal sums keep the embedder's order.
     judged.sort(key=lambda pair: -(weight * pair[0].cosine + pair[1]))
-    ranked = [Ranked(c, sigmoid(weight * (c.cosine - centre) + logit), sigmoid(logit)) for c, logit in judged]
+    ranked = [Ranked(c, soft(weight * (c.cosine - centre) + logit), sigmoid(logit)) for c, logit in judged]
     floor = ranked[-1].score
     ranked += [Ranked(candidate, floor * _cosine_score(candidate), None) for candidate in others]
     return tuple(ranked)
@@ -55,6 +59,15 @@ def fuse(candidates: Sequence[Candidate], logits: Sequence[float], *, weight: fl
 def sigmoid(x: float) -> float:
     """1 / (1 + exp(-x)) without overflow."""
     return 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x))
+
+
+def soft(log_odds: float) -> float:
+    """Log-odds on a scale from 0 to 1 that never fills up: 0.5 at even odds, 0.75 at `SOFT_AT`.
+
+    (1 + x / (SOFT_AT + |x|)) / 2. A weight of 40 puts good hits at log-odds of 5 to 15, where `sigmoid` says
+    1.00 of all of them; here they stay apart, in the same order.
+    """
+    return (1 + log_odds / (SOFT_AT + abs(log_odds))) / 2
 
 
 def _cosine_score(candidate: Candidate) -> float:

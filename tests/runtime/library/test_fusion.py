@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from qvl_local.runtime.library.fusion import by_cosine, fuse, sigmoid
+from qvl_local.runtime.library.fusion import by_cosine, fuse, sigmoid, soft
 from qvl_local.runtime.library.records import Candidate, MediaItem, Segment
 
 
@@ -34,11 +34,26 @@ def test_the_sum_decides() -> None:
     assert ids(fuse(candidates, [-1.0, 1.0, -1.0], weight=1000)) == [1, 2, 3, 4]
 
 
-def test_a_score_is_the_probability_shifted_by_the_cosine() -> None:
+def test_a_score_is_the_log_odds_shifted_by_the_cosine() -> None:
     lone = fuse([candidate(1, 0.5)], [0.7], weight=15)
-    assert lone[0].score == pytest.approx(sigmoid(0.7))
+    assert lone[0].score == pytest.approx(soft(0.7))
     above, below = fuse([candidate(1, 0.5), candidate(2, 0.3)], [0.0, 0.0], weight=10)
-    assert (above.score, below.score) == (pytest.approx(sigmoid(1)), pytest.approx(sigmoid(-1)))
+    assert (above.score, below.score) == (pytest.approx(soft(1)), pytest.approx(soft(-1)))
+
+
+def test_the_scale_of_scores_never_fills_up() -> None:
+    assert [soft(x) for x in (-4, 0, 4)] == [0.25, 0.5, 0.75]
+    # What a weight of 40 brings for good hits: told apart by the two digits that people see.
+    candidates = [candidate(number, 0.5 + number / 100) for number in range(5)]
+    shown = [f"{entry.score:.2f}" for entry in fuse(candidates, [6.0, 7.0, 8.0, 9.0, 10.0], weight=40)]
+    assert len(set(shown)) == 5
+
+
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
+def test_the_scale_of_scores_keeps_the_order(one: float, other: float) -> None:
+    assert 0 < soft(one) < 1
+    if one + 1e-6 < other:
+        assert soft(one) < soft(other)
 
 
 def test_an_item_that_could_not_be_judged_follows_the_judged() -> None:
