@@ -1,0 +1,225 @@
+"""Two matrices that differ by a few directions: the difference as a product of two thin matrices.
+
+Fine-tunes made with LoRA differ from each other by low-rank updates. After merging, each side was rounded to
+the type that it is stored in, so the difference is low-rank plus a little noise in every direction.
+`factorise` finds the smallest rank that leaves nothing but that noise, or says that there is none.
+
+The range finder is the randomised one of Halko, Martinsson and Tropp, "Finding structure with randomness"
+(SIAM Review 53, 2011), algorithms 4.4 and 5.1. One difference is in memory at a time. This module knows
+matrices, not models.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+# Stored bits of the fraction: a value v was rounded to a grid of 2 ** (exponent(v) - bits).
+FRACTION_BITS = {"float32": 23, "float16": 10, "bfloat16": 7}
+
+# How far what is left may exceed the expected rounding noise, which is an estimate.
+_NOISE_SLACK = 1.05
+# What may always be left, as a part of the difference: far below what a quantized base loses.
+_NEGLIGIBLE = 2e-3
+_FIRST_SKETCH = 24
+_OVERSAMPLING = 8
+_POWER_ITERATIONS = 2
+_ROWS_AT_ONCE = 512
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LowRank:
+    """`target - base`, both [rows, columns], is about `(down @ up).T`; so y += (x @ down) @ up.
+
+    `down` float16 [columns, rank], `up` float16 [rank, rows]. `error` is the Frobenius norm of what the
+    product leaves, as a part of the target's norm; `difference` is that of the whole difference, and `noise`
+    the part that rounding to the storage types explains.
+    """
+
+    down: NDArray[np.float16]
+    up: NDArray[np.float16]
+    error: float
+    difference: float
+    noise: float
+
+    @property
+    def rank(self) -> int:
+        """How many directions are kept."""
+        return self.up.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both factors."""
+        return self.down.nbytes + self.up.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class NotLowRank:
+    """No rank up to `limit` leaves only noise. Figures as in `LowRank`, `error` at the limit."""
+
+    limit: int
+    error: float
+    difference: float
+    noise: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """The types that base and target are stored in, by their fraction's bits; see `FRACTION_BITS`."""
+
+    base: int
+    target: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spectrum:
+    """The largest directions of a matrix: `left` [rows, w], `values` [w], `right` [w, columns].
+
+    `outside` is the norm of what they do not span.
+    """
+
+    left: Floats
+    values: NDArray[np.float64]
+    right: Floats
+    outside: float
+
+    def tail(self) -> NDArray[np.float64]:
+        """float64 [w + 1]: the norm of what keeping so many directions leaves."""
+        dropped = np.append(np.cumsum(self.values[::-1] ** 2)[::-1], 0.0)
+        tail: NDArray[np.float64] = np.sqrt(dropped + self.outside**2)
+        return tail
+
+    def factors(self, rank: int) -> tuple[NDArray[np.float16], NDArray[np.float16]]:
+        """down [columns, rank] and up [rank, rows], each carrying the roots of the values."""
+        roots = np.sqrt(self.values[:rank]).astype(np.float32)
+        down = (self.right[:rank].T * roots).astype(np.float16)
+        up = (self.left[:, :rank] * roots).T.astype(np.float16)
+        return np.ascontiguousarray(down), np.ascontiguousarray(up)
+
+
+def factorise(
+    base: Callable[[slice], Floats],
+    target: Callable[[slice], Floats],
+    shape: tuple[int, int],
+    *,
+    rounding: Rounding,
+    limit: int,
+    seed: int = 0,
+) -> LowRank | NotLowRank:
+    """Find the product of two thin matrices that leads from one matrix to another.
+
+    Args:
+        base, target: yield some rows of a matrix as float32 [n, columns].
+        shape: rows and columns of both.
+        rounding: how both are stored; it sets the noise that no rank needs to explain.
+        limit: the highest rank that is of use.
+        seed: of the random sketch. The same seed gives the same factors.
+
+    Returns:
+        Factors of the smallest rank that leaves no more than the rounding noise, or why there are none.
+    """
+    difference, norm, noise = _subtract(base, target, shape, rounding)
+    whole = _norm(difference)
+    allowed = max(_NOISE_SLACK * noise, _NEGLIGIBLE * whole)
+    size = norm or 1.0
+    limit = min(limit, *shape)
+    tail = np.array([whole])
+    for width in _sketch_widths(limit, min(shape)):
+        spectrum = _decompose(difference, _range_of(difference, width, seed))
+        tail = spectrum.tail()
+        enough = np.flatnonzero(tail <= allowed)
+        if enough.size and enough[0] <= limit:
+            down, up = spectrum.factors(int(enough[0]))
+            return LowRank(
+                down=down,
+                up=up,
+                error=_left_by(difference, down, up) / size,
+                difference=whole / size,
+                noise=noise / size,
+            )
+    left = float(tail[min(limit, len(tail) - 1)])
+    return NotLowRank(limit=limit, error=left / size, difference=whole / size, noise=noise / size)
+
+
+def rounding_noise(values: Floats, bits: int) -> float:
+    """Expected squared Frobenius norm of the error of rounding to a fraction of so many bits.
+
+    The error is uniform over one step of the grid, so its variance is step ** 2 / 12.
+    """
+    _, exponent = np.frexp(values)
+    # frexp's exponent is one above the usual; a step is 2 ** (exponent - 1 - bits).
+    steps = np.ldexp(np.float32(1), exponent - 1 - bits)
+    steps[values == 0] = 0
+    return float(np.sum(np.square(steps, dtype=np.float64))) / 12
+
+
+def _subtract(
+    base: Callable[[slice], Floats],
+    target: Callable[[slice], Floats],
+    shape: tuple[int, int],
+    rounding: Rounding,
+) -> tuple[Floats, float, float]:
+    """target - base float32 [rows, columns], the target's norm, and the expected norm of the noise."""
+    difference = np.empty(shape, np.float32)
+    squares = noise = 0.0
+    for start in range(0, shape[0], _ROWS_AT_ONCE):
+        rows = slice(start, min(start + _ROWS_AT_ONCE, shape[0]))
+        one, other = base(rows), target(rows)
+        np.subtract(other, one, out=difference[rows])
+        squares += float(np.sum(np.square(other, dtype=np.float64)))
+        noise += rounding_noise(one, rounding.base) + rounding_noise(other, rounding.target)
+    return difference, math.sqrt(squares), math.sqrt(noise)
+
+
+def _sketch_widths(limit: int, smaller_side: int) -> list[int]:
+    """Widths to try: most differences show their rank in a narrow sketch; the last is wide enough for all."""
+    last = min(limit + _OVERSAMPLING, smaller_side)
+    widths = [min(_FIRST_SKETCH, last)]
+    while widths[-1] < last:
+        widths.append(min(3 * widths[-1], last))
+    return widths
+
+
+def _range_of(matrix: Floats, width: int, seed: int) -> Floats:
+    """Orthonormal columns [rows, width] that span nearly what the matrix's largest directions span."""
+    generator = np.random.default_rng(seed)
+    sketch = matrix @ generator.standard_normal((matrix.shape[1], width), dtype=np.float32)
+    for _ in range(_POWER_ITERATIONS):
+        basis = np.linalg.qr(sketch).Q
+        sketch = matrix @ np.linalg.qr(matrix.T @ basis).Q
+    return np.linalg.qr(sketch).Q
+
+
+def _decompose(matrix: Floats, basis: Floats) -> _Spectrum:
+    inside = basis.T @ matrix
+    squares = 0.0
+    for start in range(0, matrix.shape[0], _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        # Explicitly: the difference of two squared norms would drown in their own rounding.
+        squares += float(np.sum(np.square(matrix[rows] - basis[rows] @ inside, dtype=np.float64)))
+    left, values, right = np.linalg.svd(inside, full_matrices=False)
+    return _Spectrum(basis @ left, values.astype(np.float64), right, math.sqrt(squares))
+
+
+def _left_by(difference: Floats, down: NDArray[np.float16], up: NDArray[np.float16]) -> float:
+    """Norm of the difference without the stored factors' product."""
+    wide_down, wide_up = down.astype(np.float32), up.astype(np.float32)
+    squares = 0.0
+    for start in range(0, difference.shape[0], _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        rest = difference[rows] - wide_up[:, rows].T @ wide_down.T
+        squares += float(np.sum(np.square(rest, dtype=np.float64)))
+    return math.sqrt(squares)
+
+
+def _norm(matrix: Floats) -> float:
+    squares = 0.0
+    for start in range(0, matrix.shape[0], _ROWS_AT_ONCE):
+        squares += float(np.sum(np.square(matrix[start : start + _ROWS_AT_ONCE], dtype=np.float64)))
+    return math.sqrt(squares)
