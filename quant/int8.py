@@ -1,0 +1,99 @@
+"""int8 weights for int8 activations: one scale a row of the weight, one scale a token of the input.
+
+W8A8 as ONNX's `MatMulInteger` computes it: weights are signed around zero, activations unsigned around 128
+(signed activations run many times slower on x86). A token's scale is its own largest magnitude, so one
+outlier token costs the others nothing; outlier channels are what `smoothing` is for.
+
+Arrays in, arrays out: no file, no graph, no model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+ZERO_POINT = 128
+# With 8 bits on both sides, x86 without VNNI adds two products in 16 bits, which can overflow: 2 * 255 * 127.
+# With weights of 7 bits it cannot: 2 * 255 * 64 = 32640.
+FULL_RANGE = 127
+REDUCED_RANGE = 64
+
+_SMALLEST = np.float32(1e-10)
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Int8Weight:
+    """`values` int8 [rows, columns]; `scale` float32 [rows]."""
+
+    values: NDArray[np.int8]
+    scale: Floats
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of values and scales together."""
+        return self.values.nbytes + self.scale.nbytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Uint8Tokens:
+    """`values` uint8 [..., columns] with 128 for zero; `scale` float32 [..., 1]."""
+
+    values: NDArray[np.uint8]
+    scale: Floats
+
+
+def quantize_weight(weight: NDArray[np.floating], *, reduce_range: bool = False) -> Int8Weight:
+    """Round a weight [rows, columns] to int8, row by row.
+
+    Args:
+        weight: finite numbers.
+        reduce_range: keep to [-64, 64], for engines on x86 without VNNI that add products in 16 bits.
+    """
+    limit = REDUCED_RANGE if reduce_range else FULL_RANGE
+    rows, _ = weight.shape
+    values = np.empty(weight.shape, np.int8)
+    scale = np.empty(rows, np.float32)
+    for start in range(0, rows, _ROWS_AT_ONCE):
+        here = slice(start, min(start + _ROWS_AT_ONCE, rows))
+        part = np.asarray(weight[here], np.float32)
+        largest = np.abs(part).max(axis=1)
+        scale[here] = np.where(largest > 0, largest / np.float32(limit), np.float32(1))
+        part = part / scale[here, None]
+        np.rint(part, out=part)
+        values[here] = np.clip(part, -limit, limit, out=part)
+    return Int8Weight(values, scale)
+
+
+def dequantize_weight(packed: Int8Weight) -> Floats:
+    """The weight that the codes stand for, float32 [rows, columns]."""
+    weight: Floats = packed.values.astype(np.float32)
+    weight *= packed.scale[:, None]
+    return weight
+
+
+def quantize_tokens(x: Floats) -> Uint8Tokens:
+    """Round activations [..., columns] to uint8, token by token: what the graph does at run time."""
+    largest = np.maximum(np.abs(x).max(axis=-1, keepdims=True), _SMALLEST)
+    scale: Floats = largest * np.float32(1 / FULL_RANGE)
+    values = np.clip(np.rint(x / scale) + ZERO_POINT, 0, 255).astype(np.uint8)
+    return Uint8Tokens(values, scale)
+
+
+def dequantize_tokens(packed: Uint8Tokens) -> Floats:
+    """The activations that the codes stand for, float32 [..., columns]."""
+    values: Floats = (packed.values.astype(np.float32) - ZERO_POINT) * packed.scale
+    return values
+
+
+def product(x: Floats, weight: Int8Weight) -> Floats:
+    """x [..., columns] -> [..., rows], both sides in 8 bits and the sum exact: the graph's arithmetic."""
+    tokens = quantize_tokens(x)
+    # float64 holds sums of products of bytes exactly, and multiplies matrices faster than integers do.
+    sums = (tokens.values.astype(np.float64) - ZERO_POINT) @ weight.values.astype(np.float64).T
+    result: Floats = sums.astype(np.float32) * tokens.scale * weight.scale
+    return result
