@@ -13,18 +13,20 @@ Importing this module loads typer and nothing heavier: each command imports what
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
-from qvl_local.runtime.errors import InputError, QvlError
+from qvl_local.runtime.errors import InputError, OutputError, QvlError
 
 from . import jsonout
 from .commands import COMMANDS
-from .console import note
+from .console import note, output_trouble
 from .settings import qvl_version
 
 # Every error that typer raises about arguments is a UsageError. Recent versions of typer carry their own
@@ -104,15 +106,18 @@ def _report(error: Exception, *, as_json: bool) -> int:
     elif isinstance(error, QvlError):
         kind, message, status = type(error).__name__, str(error), 2 if isinstance(error, InputError) else 1
     elif isinstance(error, OSError):
-        kind, message, status = type(error).__name__, str(error), 1
+        # Without a name it was no file that we opened: a table that stdout did not take.
+        is_output = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF)
+        message = output_trouble(str(error.strerror)) if is_output else str(error)
+        kind, status = type(error).__name__, 1
     else:
         kind, status = type(error).__name__, 1
         message = (
             f"{kind}: {error}. This is a bug in qvl-local: run it with --debug and report what it shows."
         )
     note(f"Error: {message}")
-    if as_json:
-        jsonout.write({"error": {"type": kind, "message": message}})
+    if as_json and not isinstance(error, OutputError):
+        _write_error(kind, message)
     return status
 
 
@@ -120,7 +125,13 @@ def _report_interrupt(*, as_json: bool) -> None:
     message = "Stopped by Ctrl-C. What was finished is kept; the same command goes on from there."
     note(message)
     if as_json:
-        jsonout.write({"error": {"type": "Interrupted", "message": message}})
+        _write_error("Interrupted", message)
+
+
+def _write_error(kind: str, message: str) -> None:
+    # What went wrong was said on stderr already; an output that takes nothing is no further news.
+    with suppress(OutputError, BrokenPipeError):
+        jsonout.write({"error": {"type": kind, "message": message}})
 
 
 def _usage_message(error: Exception) -> str:
@@ -154,7 +165,7 @@ def _flush(status: int) -> int:
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
+        if not isinstance(error, BrokenPipeError) and status == 0:
             sys.stderr.write(f"Error: the output cannot be written: {error.strerror}.\n")
         return status or 1
     return status

@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from qvl_local.runtime.errors import OutputError
+
 from .text import printable
 
 if TYPE_CHECKING:
@@ -45,6 +47,30 @@ def print_table(table: Table, console: Console) -> None:
         console.print(table)
     lines = [line.rstrip() for line in captured.get().strip("\n").split("\n")]
     console.file.write("\n".join(filter(None, lines)) + "\n")
+
+
+def write_bytes(content: bytes) -> None:
+    """Bytes on stdout, at once.
+
+    Raises:
+        BrokenPipeError: whoever read them has gone.
+        OutputError: stdout is closed, or leads to where nothing can be written.
+    """
+    if sys.stdout is None:  # the caller closed it
+        raise OutputError(output_trouble("it is closed"))
+    try:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise OutputError(output_trouble(error.strerror or str(error))) from error
+
+
+def output_trouble(why: str) -> str:
+    """What to say when stdout takes nothing, and why."""
+    return f"The output cannot be written: {why}. Send it to a file or a program that can take it."
 
 
 def note(message: str) -> None:

@@ -9,12 +9,12 @@ from __future__ import annotations
 import base64
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from .console import write_bytes
 from .text import is_valid_unicode, valid_unicode
 
 if TYPE_CHECKING:
@@ -29,12 +29,10 @@ Json = dict[str, Any]
 
 
 def write(value: Mapping[str, Any]) -> None:
-    """Print one object on stdout as UTF-8, whatever the locale says."""
+    """Print one object on stdout as UTF-8, whatever the locale says. Raises as `console.write_bytes`."""
     text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    sys.stdout.flush()
     # A message may hold a file's name as the system gives it.
-    sys.stdout.buffer.write(valid_unicode(text).encode("utf-8"))
-    sys.stdout.buffer.flush()
+    write_bytes(valid_unicode(text).encode("utf-8"))
 
 
 def path_fields(path: str) -> Json:

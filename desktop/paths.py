@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from .console import write_bytes
 from .text import printable
 
 
@@ -18,14 +19,12 @@ def absolute(name: str) -> Path:
 def print_bare(found: Iterable[str], *, null: bool) -> None:
     """Paths alone on stdout, byte for byte as the file system has them, each ended by a newline or a NUL.
 
-    On a terminal, where a name could carry commands to it, control characters are escaped instead.
+    On a terminal, where a name could carry commands to it, control characters are escaped instead. Raises as
+    `console.write_bytes`.
     """
-    if sys.stdout.isatty() and not null:
+    if sys.stdout is not None and sys.stdout.isatty() and not null:
         for path in found:
             print(printable(path))
         return
     end = b"\0" if null else b"\n"
-    sys.stdout.flush()
-    for path in found:
-        sys.stdout.buffer.write(os.fsencode(path) + end)
-    sys.stdout.buffer.flush()
+    write_bytes(b"".join(os.fsencode(path) + end for path in found))

@@ -39,7 +39,7 @@ def print_search(result: SearchResult, *, console: Console | None = None) -> Non
         return
     if not has_good_match(result):
         console.print("No good match; the closest are:", style="yellow")
-    print_table(_hits_table(result.hits), console)
+    print_table(_hits_table(result.hits, is_ruled=console.is_terminal), console)
     if result.timings_ms:
         console.print(timings_line(result.timings_ms), style="dim")
 
@@ -139,8 +139,8 @@ def print_exported(bundle: Bundle, seconds: float, *, console: Console | None = 
     print_facts(facts, console=console)
 
 
-def print_verification(findings: Sequence[Finding], *, console: Console | None = None) -> None:
-    """One line a finding, then the verdict."""
+def print_verification(findings: Sequence[Finding], *, remedy: str, console: Console | None = None) -> None:
+    """One line a finding, then the verdict; with `remedy`, a command, when anything is wrong."""
     from rich.text import Text
 
     console = console or stdout_console()
@@ -148,7 +148,11 @@ def print_verification(findings: Sequence[Finding], *, console: Console | None =
         mark, style = ("ok   ", "green") if finding.ok else ("wrong", "red")
         console.print(Text.assemble((mark, style), f"  {finding.subject:7} {printable(finding.text)}"))
     wrong = sum(not finding.ok for finding in findings)
-    verdict = f"{count(wrong, 'check')} failed: do not use this bundle." if wrong else "The bundle is sound."
+    verdict = "The bundle is sound."
+    if wrong:
+        verdict = (
+            f"{count(wrong, 'check')} failed: do not use this bundle. Export it again: {printable(remedy)}"
+        )
     console.print(verdict, style="red" if wrong else "green")
 
 
@@ -224,11 +228,12 @@ def moment(hit: Hit) -> str:
     return f"{clock(hit.start_s)}–{clock(hit.end_s)}"
 
 
-def _hits_table(hits: Sequence[Hit]) -> Table:
+def _hits_table(hits: Sequence[Hit], *, is_ruled: bool) -> Table:
+    """`is_ruled`: with a line below the head, which is as wide as the longest path."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=SIMPLE_HEAD if is_ruled else None, pad_edge=False, header_style="bold")
     table.add_column("#", justify="right", style="dim", no_wrap=True)
     table.add_column("score", no_wrap=True)
     if any(hit.kind == "video" for hit in hits):

@@ -83,7 +83,7 @@ def export_bundle(
         if keep_existing and (output / MANIFEST).is_file():
             return open_bundle(output).manifest
         checkpoints = {role: Checkpoint(sources[role].path) for role in sorted(sources)}
-        _check_dims(recipe, checkpoints)
+        _check_dims(recipe, checkpoints, sources)
         parts, fusion = _plan(sources, checkpoints, recipe, report)
         with staged(output) as stage:
             _write(checkpoints, parts, recipe, stage, report)
@@ -227,18 +227,27 @@ def _check_space(stage: Path, needed: int) -> None:
     free = shutil.disk_usage(stage).free
     if free < needed + _SPARE_BYTES:
         raise BundleError(
-            f"{stage.parent}: the bundle needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free. "
+            f"{stage.parent}: the bundle needs {_size(needed + _SPARE_BYTES)} and {_size(free)} are free. "
             "Free some space, or choose another disk."
         )
 
 
-def _check_dims(recipe: Recipe, checkpoints: Mapping[Role, Checkpoint]) -> None:
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _check_dims(
+    recipe: Recipe, checkpoints: Mapping[Role, Checkpoint], sources: Mapping[Role, CheckpointFolder]
+) -> None:
     embedder = checkpoints.get("embedder")
     if recipe.dims is None or embedder is None:
         return
     width = embedder.config.text.hidden_size
     if recipe.dims > width:
-        raise InputError(f"{embedder.folder}: embeds in {width} dimensions; {recipe.dims} were asked for.")
+        raise InputError(
+            f"The embedder {sources['embedder'].name} has {width} dimensions; {recipe.dims} were asked for. "
+            f"Ask for {width} or fewer."
+        )
 
 
 def _files(stage: Path) -> list[str]:

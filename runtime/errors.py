@@ -15,6 +15,7 @@
     │   ├── LibraryBusyError     another process is indexing into it
     │   └── LibraryStorageError  disk full, read-only, or not a library
     └── MissingExtraError        an optional dependency is not installed
+    ├── OutputError              results cannot be written where standard output leads
 
 A message says what happened, to which file, and what to do next.
 """
@@ -94,3 +95,7 @@ class MissingExtraError(QvlError):
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed. Install it with: pip install 'qvl-local[{extra}]'")
+class OutputError(QvlError):
+    """Results cannot be written where standard output leads: a full disk, a closed file."""
+
+

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from qvl_local.runtime.errors import InputError
 
 from .. import jsonout, options, paths
+
+if TYPE_CHECKING:
+    from qvl_local.runtime.model.bundle import Bundle
 
 
 def verify(
@@ -33,13 +37,29 @@ def verify(
     from ..progress import progress_view
 
     with progress_view() as view:
-        findings = verify_bundle(open_bundle(folder), progress=view.check)
+        opened = open_bundle(folder)
+        findings = verify_bundle(opened, progress=view.check)
 
     if as_json:
         jsonout.write(jsonout.verification(str(folder), findings))
     else:
         from ..tables import print_verification
 
-        print_verification(findings)
+        print_verification(findings, remedy=_command_to_export(opened))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
+
+
+def _command_to_export(bundle: Bundle) -> str:
+    """What makes the bundle anew, from the checkpoints that it names."""
+    from qvl_local.runtime.model.resolve import TINY
+
+    parts = bundle.manifest.parts
+    names = [parts[role].source.name for role in sorted(parts)]
+    # The package's own pair has no names one by one.
+    models = dict.fromkeys(TINY if name.startswith(f"{TINY}/") else name for name in names)
+    words = ["qvl-local", "export", *models, "-o", str(bundle.path)]
+    precision = {part.decoder_precision for part in parts.values()}
+    if precision != {"fp32"} and len(precision) == 1:
+        words[2:2] = ["--precision", *precision]
+    return shlex.join(words)

@@ -48,9 +48,10 @@ def fuse(candidates: Sequence[Candidate], logits: Sequence[float], *, weight: fl
     if not judged:
         return by_cosine(candidates)
     centre = sum(candidate.cosine for candidate, _ in judged) / len(judged)
+    fused = [(weight * c.cosine + logit, c, logit) for c, logit in judged]
     # Python's sort is stable: equal sums keep the embedder's order.
-    judged.sort(key=lambda pair: -(weight * pair[0].cosine + pair[1]))
-    ranked = [Ranked(c, soft(weight * (c.cosine - centre) + logit), sigmoid(logit)) for c, logit in judged]
+    fused.sort(key=lambda entry: -entry[0])
+    ranked = [Ranked(c, soft(total - weight * centre), sigmoid(logit)) for total, c, logit in fused]
     floor = ranked[-1].score
     ranked += [Ranked(candidate, floor * _cosine_score(candidate), None) for candidate in others]
     return tuple(ranked)

@@ -234,6 +234,21 @@ def test_a_process_of_its_own(sample: Any) -> None:
     assert errors == b""
 
 
+@pytest.mark.skipif("sys.platform != 'linux'", reason="/dev/full is a device of Linux")
+@pytest.mark.parametrize("arguments", [["status", "--json"], ["status"], ["search", QUERY, "-f"]])
+def test_an_output_that_takes_nothing_is_an_error(sample: Any, arguments: list[str]) -> None:
+    command = [sys.executable, "-c", "from qvl_local.desktop.cli import main; main()", *arguments]
+    environment = {**os.environ, "QVL_LIBRARY": str(sample.library)}
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
+        )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "output cannot be written: No space left on device" in line
+
+
 def test_ctrl_c_keeps_what_is_done(sample: Any, tmp_path: Path, cli_json: Any) -> None:
     command = [sys.executable, "-c", "from qvl_local.desktop.cli import main; main()"]
     library = str(tmp_path / "library")

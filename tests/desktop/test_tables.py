@@ -90,6 +90,15 @@ def test_output_for_a_pipe_is_neither_cut_nor_padded() -> None:
     assert not [line for line in file.getvalue().splitlines() if line != line.rstrip() or not line]
 
 
+def test_lines_for_a_pipe_are_as_long_as_what_they_say() -> None:
+    long = "/pictures/" + "x" * 300 + ".jpg"
+    file = io.StringIO()
+    tables.print_search(
+        SearchResult("dogs", (hit(path=long), hit()), {}), console=Console(file=file, width=10_000)
+    )
+    assert sorted(len(line) > 100 for line in file.getvalue().splitlines()) == [False, False, True]
+
+
 def test_no_color_means_no_escapes_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert stdout_console().color_system is not None
