@@ -146,20 +146,6 @@ def write_pooling(folder: Path, *, width: int) -> None:
     )
 
 
-def read_fusion(checkpoint: Checkpoint) -> dict[str, float]:
-    """How much the cosine weighs beside the reranker's logit, where the reranker's makers measured it."""
-    path = checkpoint.folder / "qvl_fusion.json"
-    if not path.is_file():
-        return {}
-    try:
-        weight = float(json.loads(path.read_text(encoding="utf-8"))["weight"])
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f'{path}: is not {{"weight": number}} ({error}).') from error
-    if not np.isfinite(weight):
-        raise CheckpointError(f"{path}: the weight {weight} is not a finite number.")
-    return {"cosine_weight": weight}
-
-
 def lay_out(
     roles: list[Role], *, vision: str, decoder: str, shared_vision: bool, shared_table: bool
 ) -> dict[Role, PartLayout]:

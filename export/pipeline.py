@@ -22,6 +22,7 @@ from qvl_local.runtime.model.bundle import (
     open_bundle,
     record_files,
 )
+from qvl_local.runtime.model.fusion_weight import read_fusion
 from qvl_local.runtime.model.ort_session import SessionOptions
 from qvl_local.runtime.model.resolve import Checkpoint as CheckpointFolder
 from qvl_local.runtime.model.resolve import role_of, snapshot_revision
@@ -30,7 +31,6 @@ from .bundle_writer import (
     PartLayout,
     copy_files,
     lay_out,
-    read_fusion,
     write_graph,
     write_head,
     write_pooling,
@@ -147,7 +147,7 @@ def _plan(
         role: _part(sources[role], hashes[role], checkpoints[role], layouts[role], recipe)
         for role in checkpoints
     }
-    return parts, read_fusion(checkpoints["reranker"]) if "reranker" in checkpoints else {}
+    return parts, read_fusion(checkpoints["reranker"].folder) if "reranker" in checkpoints else {}
 
 
 def _part(

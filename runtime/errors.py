@@ -9,13 +9,14 @@
     │   ├── ModelNotFoundError   no such name, folder or repository
     │   ├── CheckpointError      a Hugging Face checkpoint folder is unusable
     │   ├── BundleError          a bundle is incomplete, damaged, or of an unknown format
-    │   └── ParityError          an exported graph does not reproduce the checkpoint
+    │   ├── ParityError          an exported graph does not reproduce the checkpoint
+    │   └── ModelMemoryError     a run, or the weights, do not fit into memory; a smaller batch may
     ├── LibraryError
     │   ├── LibraryVersionError  made by a newer qvl-local
     │   ├── LibraryBusyError     another process is indexing into it
     │   └── LibraryStorageError  disk full, read-only, or not a library
-    └── MissingExtraError        an optional dependency is not installed
     ├── OutputError              results cannot be written where standard output leads
+    └── MissingExtraError        an optional dependency is not installed
 
 A message says what happened, to which file, and what to do next.
 """
@@ -74,6 +75,10 @@ class ParityError(ModelError):
     """An exported graph does not reproduce the checkpoint within its tolerance."""
 
 
+class ModelMemoryError(ModelError):
+    """Memory ran out, on the machine or on the GPU. A smaller batch may fit; the encoder tries that itself."""
+
+
 class LibraryError(QvlError):
     """A library cannot be opened, read or written."""
 
@@ -90,12 +95,12 @@ class LibraryStorageError(LibraryError):
     """The file system refuses: disk full, read-only, no permission, or the folder is something else."""
 
 
+class OutputError(QvlError):
+    """Results cannot be written where standard output leads: a full disk, a closed file."""
+
+
 class MissingExtraError(QvlError):
     """An optional dependency is not installed; the message names the `pip install` command."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed. Install it with: pip install 'qvl-local[{extra}]'")
-class OutputError(QvlError):
-    """Results cannot be written where standard output leads: a full disk, a closed file."""
-
-

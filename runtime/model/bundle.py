@@ -92,9 +92,9 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `qvl.json` says."""
+    """What `qvl.json` says. Of the flavour "torch" is a checkpoint run as it lies, which no file describes."""
 
-    flavour: Literal["ort", "portable"]
+    flavour: Literal["ort", "portable", "torch"]
     created_by: str
     parts: dict[Role, Part]
     files: dict[str, FileRecord]
