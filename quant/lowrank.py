@@ -27,9 +27,10 @@ FRACTION_BITS = {"float32": 23, "float16": 10, "bfloat16": 7}
 _NOISE_SLACK = 1.05
 # What may always be left, as a part of the difference: far below what a quantized base loses.
 _NEGLIGIBLE = 2e-3
-_FIRST_SKETCH = 24
 _OVERSAMPLING = 8
-_POWER_ITERATIONS = 2
+_POWER_ITERATIONS = 1
+# Eigenvalues of a Gram matrix below this part of the largest are rounding.
+_DEFICIENT = 1e-13
 _ROWS_AT_ONCE = 512
 
 
@@ -110,6 +111,7 @@ def factorise(
     *,
     rounding: Rounding,
     limit: int,
+    likely: int = 16,
     seed: int = 0,
 ) -> LowRank | NotLowRank:
     """Find the product of two thin matrices that leads from one matrix to another.
@@ -119,18 +121,18 @@ def factorise(
         shape: rows and columns of both.
         rounding: how both are stored; it sets the noise that no rank needs to explain.
         limit: the highest rank that is of use.
+        likely: a guess at the rank; a good one saves time.
         seed: of the random sketch. The same seed gives the same factors.
 
     Returns:
         Factors of the smallest rank that leaves no more than the rounding noise, or why there are none.
     """
-    difference, norm, noise = _subtract(base, target, shape, rounding)
-    whole = _norm(difference)
+    difference, whole, norm, noise = _subtract(base, target, shape, rounding)
     allowed = max(_NOISE_SLACK * noise, _NEGLIGIBLE * whole)
     size = norm or 1.0
     limit = min(limit, *shape)
     tail = np.array([whole])
-    for width in _sketch_widths(limit, min(shape)):
+    for width in _sketch_widths(likely, limit, min(shape)):
         spectrum = _decompose(difference, _range_of(difference, width, seed))
         tail = spectrum.tail()
         enough = np.flatnonzero(tail <= allowed)
@@ -152,11 +154,9 @@ def rounding_noise(values: Floats, bits: int) -> float:
 
     The error is uniform over one step of the grid, so its variance is step ** 2 / 12.
     """
-    _, exponent = np.frexp(values)
-    # frexp's exponent is one above the usual; a step is 2 ** (exponent - 1 - bits).
-    steps = np.ldexp(np.float32(1), exponent - 1 - bits)
-    steps[values == 0] = 0
-    return float(np.sum(np.square(steps, dtype=np.float64))) / 12
+    # A float32 without sign and fraction is the power of two below its value, and nought for nought.
+    powers = (np.ascontiguousarray(values).view(np.uint32) & np.uint32(0x7F800000)).view(np.float32)
+    return _squares(powers) * 4.0**-bits / 12
 
 
 def _subtract(
@@ -164,23 +164,24 @@ def _subtract(
     target: Callable[[slice], Floats],
     shape: tuple[int, int],
     rounding: Rounding,
-) -> tuple[Floats, float, float]:
-    """target - base float32 [rows, columns], the target's norm, and the expected norm of the noise."""
+) -> tuple[Floats, float, float, float]:
+    """target - base float32 [rows, columns], its norm, the target's, and the expected norm of the noise."""
     difference = np.empty(shape, np.float32)
-    squares = noise = 0.0
+    squares = whole = noise = 0.0
     for start in range(0, shape[0], _ROWS_AT_ONCE):
         rows = slice(start, min(start + _ROWS_AT_ONCE, shape[0]))
         one, other = base(rows), target(rows)
         np.subtract(other, one, out=difference[rows])
-        squares += float(np.sum(np.square(other, dtype=np.float64)))
+        squares += _squares(other)
+        whole += _squares(difference[rows])
         noise += rounding_noise(one, rounding.base) + rounding_noise(other, rounding.target)
-    return difference, math.sqrt(squares), math.sqrt(noise)
+    return difference, math.sqrt(whole), math.sqrt(squares), math.sqrt(noise)
 
 
-def _sketch_widths(limit: int, smaller_side: int) -> list[int]:
+def _sketch_widths(likely: int, limit: int, smaller_side: int) -> list[int]:
     """Widths to try: most differences show their rank in a narrow sketch; the last is wide enough for all."""
     last = min(limit + _OVERSAMPLING, smaller_side)
-    widths = [min(_FIRST_SKETCH, last)]
+    widths = [min(likely + _OVERSAMPLING, last)]
     while widths[-1] < last:
         widths.append(min(3 * widths[-1], last))
     return widths
@@ -191,9 +192,28 @@ def _range_of(matrix: Floats, width: int, seed: int) -> Floats:
     generator = np.random.default_rng(seed)
     sketch = matrix @ generator.standard_normal((matrix.shape[1], width), dtype=np.float32)
     for _ in range(_POWER_ITERATIONS):
-        basis = np.linalg.qr(sketch).Q
-        sketch = matrix @ np.linalg.qr(matrix.T @ basis).Q
-    return np.linalg.qr(sketch).Q
+        sketch = matrix @ _orthonormal(matrix.T @ _orthonormal(sketch))
+    return _orthonormal(sketch)
+
+
+def _orthonormal(columns: Floats) -> Floats:
+    """Orthonormal columns of the same span, [n, w]; where the span is narrower, some are nought.
+
+    By the eigenvectors of the small Gram matrix, ten times faster than a QR of many rows; the second pass
+    removes what the first one's rounding left.
+    """
+    for _ in range(2):
+        values, vectors = _gram(columns.T)
+        inverse = np.where(values > _DEFICIENT * values[0], 1 / np.sqrt(np.maximum(values, 1e-300)), 0)
+        columns = columns @ (vectors * inverse).astype(np.float32)
+    return columns
+
+
+def _gram(rows: Floats) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eigenvalues, largest first, and eigenvectors [w, w] of rows @ rows.T, in float64."""
+    wide = rows.astype(np.float64)
+    values, vectors = np.linalg.eigh(wide @ wide.T)
+    return np.maximum(values[::-1], 0), vectors[:, ::-1]
 
 
 def _decompose(matrix: Floats, basis: Floats) -> _Spectrum:
@@ -202,9 +222,12 @@ def _decompose(matrix: Floats, basis: Floats) -> _Spectrum:
     for start in range(0, matrix.shape[0], _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
         # Explicitly: the difference of two squared norms would drown in their own rounding.
-        squares += float(np.sum(np.square(matrix[rows] - basis[rows] @ inside, dtype=np.float64)))
-    left, values, right = np.linalg.svd(inside, full_matrices=False)
-    return _Spectrum(basis @ left, values.astype(np.float64), right, math.sqrt(squares))
+        squares += _squares(matrix[rows] - basis[rows] @ inside)
+    values, vectors = _gram(inside)
+    values = np.sqrt(values)
+    left = vectors.astype(np.float32)
+    scales = np.where(values > 0, 1 / np.maximum(values, 1e-300), 0).astype(np.float32)
+    return _Spectrum(basis @ left, values, (left * scales).T @ inside, math.sqrt(squares))
 
 
 def _left_by(difference: Floats, down: NDArray[np.float16], up: NDArray[np.float16]) -> float:
@@ -213,13 +236,11 @@ def _left_by(difference: Floats, down: NDArray[np.float16], up: NDArray[np.float
     squares = 0.0
     for start in range(0, difference.shape[0], _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        rest = difference[rows] - wide_up[:, rows].T @ wide_down.T
-        squares += float(np.sum(np.square(rest, dtype=np.float64)))
+        squares += _squares(difference[rows] - wide_up[:, rows].T @ wide_down.T)
     return math.sqrt(squares)
 
 
-def _norm(matrix: Floats) -> float:
-    squares = 0.0
-    for start in range(0, matrix.shape[0], _ROWS_AT_ONCE):
-        squares += float(np.sum(np.square(matrix[start : start + _ROWS_AT_ONCE], dtype=np.float64)))
-    return math.sqrt(squares)
+def _squares(values: Floats) -> float:
+    """Sum of squares. Callers add up pieces of a few million values, so float32 holds six digits of it."""
+    flat = values.reshape(-1)
+    return float(np.dot(flat, flat))
