@@ -1,4 +1,4 @@
-"""What both towers are made of: projections, norms, rotary turns, and the change between number formats.
+"""What both towers are made of: projections, norms, and the change between number formats.
 
 The residual stream and the norms stay float32 in every precision, because the largest activations of these
 models come close to float16's range; only products and attention run in the `activation` type.
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .checkpoint import Checkpoint
-from .graph import CONTRIB, Graph, Value
+from .dialect import Dialect
+from .graph import Graph, Value
 from .linear import LinearFormat, Weight, narrow
 from .onnx_file import ElementType
 
@@ -35,6 +36,7 @@ class Network:
     graph: Graph
     checkpoint: Checkpoint
     precision: Precision
+    dialect: Dialect
 
     def linear(self, x: Value, prefix: str, rows: int, columns: int, *, bias: bool) -> Value:
         """x [..., columns] -> [..., rows], with the stored bias where the layer has one."""
@@ -56,9 +58,7 @@ class Network:
     def rms_norm(self, x: Value, prefix: str, size: int, epsilon: float) -> Value:
         """Divide by the root mean square over the last axis, in float32 inside, and scale."""
         scale = self.vector(f"{prefix}.weight", size, ElementType.FLOAT)
-        return self.graph.op(
-            "RMSNormalization", [x, scale], {"axis": -1, "epsilon": epsilon}, at=node_path(prefix)
-        )
+        return self.dialect.rms_norm(self.graph, x, scale, epsilon, at=node_path(prefix))
 
     def layer_norm(self, x: Value, prefix: str, size: int, epsilon: float) -> Value:
         """Centre, divide by the deviation over the last axis, scale and shift."""
@@ -66,10 +66,6 @@ class Network:
         shift = self.vector(f"{prefix}.bias", size, ElementType.FLOAT)
         attributes = {"axis": -1, "epsilon": epsilon}
         return self.graph.op("LayerNormalization", [x, scale, shift], attributes, at=node_path(prefix))
-
-    def rotate(self, x: Value, position: Value, cos: Value, sin: Value, *, at: str) -> Value:
-        """Turn the heads of x [B, T, heads * d] by rows `position` of cos, sin [rows, d / 2]."""
-        return self.graph.op("RotaryEmbedding", [x, position, cos, sin], at=at, domain=CONTRIB)
 
     def narrowed(self, x: Value, *, at: str) -> Value:
         """float32 -> the activation type."""

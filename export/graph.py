@@ -39,8 +39,9 @@ class _Node:
 class Graph:
     """One ONNX graph under construction. Nodes are kept in the order they are made."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, opsets: Mapping[str, int] | None = None) -> None:
         self._name = name
+        self._opsets = dict(opsets or {"": OPSET, CONTRIB: 1})
         self._inputs: list[ValueInfo] = []
         self._nodes: list[_Node] = []
         self._weights: list[Initializer] = []
@@ -109,7 +110,7 @@ class Graph:
             value.name = name
         return Model(
             name=self._name,
-            opsets={"": OPSET, CONTRIB: 1},
+            opsets=self._opsets,
             inputs=tuple(self._inputs),
             outputs=tuple(
                 ValueInfo(name, dtype, tuple(shape)) for name, (_, dtype, shape) in outputs.items()

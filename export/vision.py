@@ -14,9 +14,11 @@ from qvl_local.runtime.model.config import VisionConfig
 
 from .blocks import Network, Precision, node_path
 from .checkpoint import Checkpoint
-from .graph import CONTRIB, Graph, Value
+from .dialect import Dialect, VisionAttention
+from .graph import Graph, Value
 from .linear import narrow
 from .onnx_file import ElementType, Model
+from .ort_dialect import ORT
 
 # Fixed in the architecture: config.json does not carry it.
 LAYER_NORM_EPSILON = 1e-6
@@ -25,22 +27,23 @@ _FLOAT = ElementType.FLOAT
 _INT64 = ElementType.INT64
 
 
-def build_vision(checkpoint: Checkpoint, precision: Precision) -> Model:
+def build_vision(checkpoint: Checkpoint, precision: Precision, dialect: Dialect = ORT) -> Model:
     """The vision graph, as `Session` describes it; inputs and outputs are float32."""
     vision = checkpoint.config.vision
-    net = Network(Graph("vision_encoder"), checkpoint, precision)
+    net = Network(Graph("vision_encoder", dialect.opsets), checkpoint, precision, dialect)
     graph = net.graph
     half = vision.head_dim // 2
     patches = graph.input("patches", _FLOAT, ["S", "N", vision.patch_dim])
     pos_idx = graph.input("pos_idx", _INT64, ["N", 4])
     pos_w = graph.input("pos_w", _FLOAT, ["N", 4])
-    cos = net.narrowed(graph.input("cos", _FLOAT, ["N", half]), at="/cos")
-    sin = net.narrowed(graph.input("sin", _FLOAT, ["N", half]), at="/sin")
+    cos = graph.input("cos", _FLOAT, ["N", half])
+    sin = graph.input("sin", _FLOAT, ["N", half])
 
+    attention = dialect.vision_attention(net, patches, cos, sin, heads=vision.num_heads, size=vision.head_dim)
     x = _embed(net, vision, patches, pos_idx, pos_w)
     levels: list[Value] = []
     for block in range(vision.depth):
-        x = _block(net, vision, block, x, cos, sin)
+        x = _block(net, vision, block, x, attention)
         if block in vision.deepstack_layers:
             level = vision.deepstack_layers.index(block)
             levels.append(_merge(net, vision, f"visual.deepstack_merger_list.{level}", x, norm_first=False))
@@ -75,18 +78,13 @@ def _embed(net: Network, vision: VisionConfig, patches: Value, pos_idx: Value, p
     return graph.op("Add", [net.widened(x, at="/patch_embed"), learned], at=at)
 
 
-def _block(net: Network, vision: VisionConfig, block: int, x: Value, cos: Value, sin: Value) -> Value:
+def _block(net: Network, vision: VisionConfig, block: int, x: Value, attention: VisionAttention) -> Value:
     graph, prefix, at = net.graph, f"visual.blocks.{block}", f"/blocks.{block}"
     hidden = vision.hidden_size
 
     y = net.narrowed(net.layer_norm(x, f"{prefix}.norm1", hidden, LAYER_NORM_EPSILON), at=f"{at}/norm1")
     qkv = net.linear(y, f"{prefix}.attn.qkv", 3 * hidden, hidden, bias=True)
-    q, k, v = graph.ops("Split", [qkv], {"axis": -1, "num_outputs": 3}, at=f"{at}/attn", outputs=3)
-    start = graph.int64(0)  # every image begins at the first row of cos and sin
-    q = net.rotate(q, start, cos, sin, at=f"{at}/attn/q")
-    k = net.rotate(k, start, cos, sin, at=f"{at}/attn/k")
-    attributes = {"num_heads": vision.num_heads, "scale": vision.head_dim**-0.5}
-    y = graph.op("MultiHeadAttention", [q, k, v], attributes, at=f"{at}/attn", domain=CONTRIB)
+    y = attention.full(qkv, at=f"{at}/attn")
     y = net.linear(y, f"{prefix}.attn.proj", hidden, hidden, bias=True)
     x = graph.op("Add", [x, net.widened(y, at=f"{at}/attn")], at=f"{at}/attn")
 

@@ -1,0 +1,36 @@
+"""The flavours of a bundle: for whom its graphs are written."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from qvl_local.runtime.errors import InputError
+
+from .dialect import Dialect
+from .graph import OPSET
+from .ort_dialect import ORT
+from .portable_dialect import FusedOperators, PlainOperators, PortableDialect
+
+Flavour = Literal["ort", "portable"]
+FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
+# Operator sets that a flavour can be written with, the default first.
+OPSETS: dict[Flavour, tuple[int, ...]] = {"ort": (OPSET,), "portable": (23, 20)}
+
+
+def dialect_of(flavour: str, opset: int = OPSET) -> Dialect:
+    """The dialect that graphs of a flavour are written in.
+
+    Raises:
+        InputError: there is no such flavour, or it is not written with that operator set.
+    """
+    for name in FLAVOURS:
+        if name == flavour:
+            break
+    else:
+        raise InputError(f"Unknown flavour {flavour!r}. Choose one of: {', '.join(FLAVOURS)}.")
+    if opset not in OPSETS[name]:
+        known = " or ".join(map(str, OPSETS[name]))
+        raise InputError(f"The flavour {name} is written with opset {known}, not {opset}.")
+    if name == "ort":
+        return ORT
+    return PortableDialect(PlainOperators() if opset == 20 else FusedOperators())
