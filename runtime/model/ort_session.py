@@ -16,6 +16,10 @@ from .session import Array
 
 Device = Literal["cpu", "cuda"]
 
+# Products of bytes add up in 16 bits on x86 without VNNI, where they overflow: errors of 65,000 were measured
+# in sums of 2048. With this entry ONNX Runtime takes its exact kernel there, and changes nothing elsewhere.
+EXACT_INT8 = ("session.x64quantprecision", "1")
+
 _DTYPES = {
     "tensor(float)": np.float32,
     "tensor(float16)": np.float16,
@@ -58,6 +62,7 @@ class OrtSession:
         settings.inter_op_num_threads = 1
         # Threads that spin between runs would take the cores from decoding.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        settings.add_session_config_entry(*EXACT_INT8)
         try:
             self._session = onnxruntime.InferenceSession(str(graph), settings, providers=providers)
         except Exception as error:  # the bindings raise classes of their own, all directly under Exception

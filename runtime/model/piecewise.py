@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 from .onnx_graph import GraphNode, GraphWeight, OnnxGraph, build_model, read_graph
+from .ort_session import EXACT_INT8
 from .session import Array
 
 PIECE_BYTES = 256 << 20
@@ -73,6 +74,7 @@ def _run_piece(
     )
     # Repacked weights would only pay off over many runs.
     settings.add_session_config_entry("session.disable_prepacking", "1")
+    settings.add_session_config_entry(*EXACT_INT8)
     arrays = {name: np.asarray(states[0][name]) for name in piece.inputs}
     model = build_model(
         graph,
