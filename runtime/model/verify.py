@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, QvlError
-from .bundle import Bundle, Part, Role, verify_files
+from .bundle import Bundle, Role, verify_files
 from .config import load_config
 from .encoder import open_table
+from .head import open_head, sigmoid
 from .onnx_graph import read_graph
 from .ort_session import OrtSession, SessionOptions
 from .piecewise import run_in_pieces
@@ -131,7 +132,9 @@ def measure_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Drift
     prompts = [_decoder_feeds(record, seen, table, levels) for record in records]
     states = [one["pooled"] for one in _run_all(bundle.file(part.decoder), prompts, options)]
     return compare(
-        np.concatenate([record.pooled for record in records]), np.concatenate(states), open_head(bundle, part)
+        np.concatenate([record.pooled for record in records]),
+        np.concatenate(states),
+        open_head(bundle) if role == "reranker" else None,
     )
 
 
@@ -146,20 +149,8 @@ def compare(
         cosine = float(np.min(np.sum(unit * other, axis=-1)))
         difference = np.abs(unit - other)
         if head is not None:
-            difference = np.abs(_sigmoid(wanted @ head) - _sigmoid(given @ head))
+            difference = np.abs(sigmoid(wanted @ head) - sigmoid(given @ head))
     return Drift(max_abs_diff=float(np.max(difference)), min_cosine=cosine)
-
-
-def open_head(bundle: Bundle, part: Part) -> NDArray[np.float32] | None:
-    """W_yes - W_no of a reranker, float32 [H]; None for an embedder."""
-    if part.head is None:
-        return None
-    file = bundle.file(part.head)
-    try:
-        head: NDArray[np.float32] = np.load(file, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{file}: cannot be read ({error}). Export the bundle again.") from error
-    return head
 
 
 def save_records(path: Path, records: Mapping[Role, Sequence[PromptRecord]]) -> None:
@@ -296,10 +287,6 @@ def _check_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Findin
     )
     within = drift.within(promised.max_abs_diff_allowed, promised.min_cosine_allowed)
     return Finding("parity", within, text)
-
-
-def _sigmoid(x: NDArray[Any]) -> NDArray[np.float64]:
-    return 0.5 * (1 + np.tanh(0.5 * x))
 
 
 def _ignore(_: str) -> None:
