@@ -81,16 +81,15 @@ class ChatTemplate:
         self._name = name
         self._compiled: Any = None
         self._known: dict[str, list[str]] = {}
-        self._unsaved = False
-        digest = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()[:32]
-        self._store = None if frames is None else frames / f"{digest}.json"
+        self._sha256 = hashlib.sha256(source.encode("utf-8", "surrogatepass")).hexdigest()
+        self._store = None if frames is None else frames / f"{self._sha256[:32]}.json"
         if self._store is not None:
             self._known = _read_frames(self._store)
 
     @property
     def digest(self) -> str:
         """Short hash of the template's text; part of a vector space's identity."""
-        return hashlib.sha256(self._source.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return self._sha256[:16]
 
     def render(self, messages: Sequence[Message]) -> str:
         """The prompt's text, ending in the header of the answer (the "generation prompt").
@@ -102,7 +101,7 @@ class ChatTemplate:
         frame = self._frame(messages, len(texts))
         if not frame:
             return self._run(messages)
-        return "".join(part for pair in zip(frame, [*texts, ""]) for part in pair)
+        return _filled(frame, texts)
 
     def _frame(self, messages: Sequence[Message], slots: int) -> list[str]:
         """What the template writes between the texts of messages of this shape; empty if it touches texts."""
@@ -128,8 +127,7 @@ class ChatTemplate:
         frame.append(rest)
         for awkward in ("", " \n {{ x }} <b>&amp;</b>\t\n ", "é\u0301ß\U0001f415"):
             texts = [awkward] * slots
-            expected = "".join(part for pair in zip(frame, [*texts, ""]) for part in pair)
-            if self._run(_with_texts(messages, texts)) != expected:
+            if self._run(_with_texts(messages, texts)) != _filled(frame, texts):
                 return []
         return frame
 
@@ -261,6 +259,11 @@ def _with_texts(messages: Sequence[Message], texts: Sequence[str]) -> list[Messa
         )
         for message in messages
     ]
+
+
+def _filled(frame: Sequence[str], texts: Sequence[str]) -> str:
+    """The frame with a text in each gap; a frame has one part more than there are texts."""
+    return "".join(part for pair in zip(frame, [*texts, ""]) for part in pair)
 
 
 def _read_frames(store: Path) -> dict[str, list[str]]:
