@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from qvl_local.runtime.errors import CheckpointError
 from qvl_local.runtime.model.bundle import Role
+from qvl_local.runtime.model.tokenizer import load_tokenizer
 
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .linear import narrow
 from .onnx_file import ElementType, Model, write_model
-from .parity import load_tokenizer
 
 HEAD_FILE = "token_head.npy"
 

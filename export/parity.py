@@ -18,6 +18,7 @@ from qvl_local.runtime.model.bundle import Bundle, Parity, Role
 from qvl_local.runtime.model.config import ModelConfig
 from qvl_local.runtime.model.ort_session import SessionOptions
 from qvl_local.runtime.model.positions import patch_positions, token_positions, token_rotary
+from qvl_local.runtime.model.tokenizer import load_tokenizer
 from qvl_local.runtime.model.verify import PARITY, PromptRecord, VisionRecord, measure_parity, save_records
 from tokenizers import Tokenizer  # type: ignore[import-untyped]
 
@@ -189,16 +190,3 @@ def _vision(image: _Images, config: ModelConfig, generator: np.random.Generator)
         cos=place.cos,
         sin=place.sin,
     )
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
-    """The checkpoint's tokenizer.
-
-    Raises:
-        CheckpointError: tokenizer.json cannot be read.
-    """
-    path = folder / "tokenizer.json"
-    try:
-        return Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises Exception itself
-        raise CheckpointError(f"{path}: cannot be read ({error}). Download the checkpoint again.") from error

@@ -21,7 +21,7 @@ class PromptTokenizer:
 
     def __init__(self, folder: Path, config: ModelConfig, *, role: Role, max_tokens: int) -> None:
         self._folder = folder
-        self._tokenizer = _load(folder)
+        self._tokenizer = load_tokenizer(folder)
         self._role = role
         self._max_tokens = max_tokens
         special = {
@@ -102,7 +102,12 @@ class PromptTokenizer:
         return token
 
 
-def _load(folder: Path) -> Tokenizer:
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The checkpoint's tokenizer, which neither truncates nor pads.
+
+    Raises:
+        CheckpointError: tokenizer.json is missing or cannot be read.
+    """
     file = folder / "tokenizer.json"
     if not file.is_file():
         if (folder / "vocab.json").is_file():
