@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError
+from ..errors import BundleError, ModelMemoryError
 from .bundle import Bundle, Role, Table
 from .config import ModelConfig
 from .pixels import PixelBudget, to_patches
@@ -27,6 +27,7 @@ from .session import Array, Session
 # a larger batch is no faster on a CPU, and activations grow.
 PATCHES_A_RUN = 8192
 TOKENS_A_RUN = 4096
+_NO_LIMIT = 1 << 62
 # A batch takes shorter rows only as long as at most this part of it is padding.
 _MAX_PADDING = 0.2
 
@@ -59,14 +60,20 @@ class Encoder:
         self._table = table
         self._vision = vision
         self._decoder = decoder
+        # What memory was found to hold when a run did not fit, so that later batches are made smaller.
+        self._patches_that_fit = self._tokens_that_fit = _NO_LIMIT
         self._grid_positions = lru_cache(maxsize=64)(self._new_grid_positions)
 
     def pool(self, prompts: Sequence[Prompt]) -> NDArray[np.float32]:
-        """Last token's state of every prompt after the final norm, float32 [n, H]; not L2-normalised."""
+        """Last token's state of every prompt after the final norm, float32 [n, H]; not L2-normalised.
+
+        Raises:
+            ModelMemoryError: not even a single row, or a single image, fits into memory.
+        """
         pooled = np.empty((len(prompts), self._config.text.hidden_size), dtype=np.float32)
         features = self.see([vision for prompt in prompts for vision in prompt.visions])
-        for rows in _batches(prompts):
-            pooled[rows] = self._decode([prompts[row] for row in rows], features)
+        for rows in _batches(prompts, limit=lambda: min(TOKENS_A_RUN, self._tokens_that_fit)):
+            pooled[rows] = self._decode_in_halves([prompts[row] for row in rows], features)
         return pooled
 
     def see(self, visions: Sequence[Vision]) -> dict[int, Features]:
@@ -94,22 +101,45 @@ class Encoder:
         patch = self._config.vision.patch_size
         rows, columns = frames.shape[2] // patch, frames.shape[3] // patch
         place = self._grid_positions(rows, columns)
-        step = max(1, PATCHES_A_RUN // (rows * columns))
         session = self._vision()
         main, deepstack = [], []
-        for start in range(0, len(frames), step):
-            outputs = session.run(
-                {
-                    "patches": to_patches(frames[start : start + step], self._budget),
-                    "pos_idx": place.index,
-                    "pos_w": place.weight,
-                    "cos": place.cos,
-                    "sin": place.sin,
-                }
-            )
+        start = 0
+        while start < len(frames):
+            most = min(PATCHES_A_RUN, self._patches_that_fit)
+            layers = frames[start : start + max(1, most // (rows * columns))]
+            try:
+                outputs = session.run(
+                    {
+                        "patches": to_patches(layers, self._budget),
+                        "pos_idx": place.index,
+                        "pos_w": place.weight,
+                        "cos": place.cos,
+                        "sin": place.sin,
+                    }
+                )
+            except ModelMemoryError:
+                if len(layers) == 1:
+                    raise
+                self._patches_that_fit = len(layers) // 2 * rows * columns
+                continue
             main.append(outputs["features"])
             deepstack.append(outputs["deepstack"])
+            start += len(layers)
         return Features(main=np.concatenate(main), deepstack=np.concatenate(deepstack, axis=1))
+
+    def _decode_in_halves(
+        self, prompts: Sequence[Prompt], features: dict[int, Features]
+    ) -> NDArray[np.float32]:
+        """One batch, or its halves, and theirs, where it does not fit into memory."""
+        try:
+            return self._decode(prompts, features)
+        except ModelMemoryError:
+            if len(prompts) == 1:
+                raise
+            half = len(prompts) // 2
+            self._tokens_that_fit = half * max(len(prompt.ids) for prompt in prompts)
+        first = self._decode_in_halves(prompts[:half], features)
+        return np.concatenate([first, self._decode_in_halves(prompts[half:], features)])
 
     def _decode(self, prompts: Sequence[Prompt], features: dict[int, Features]) -> NDArray[np.float32]:
         """One batch: rows padded on the right to the longest."""
@@ -159,8 +189,11 @@ def open_table(bundle: Bundle, role: Role) -> NDArray[Any]:
         raise BundleError(f"{file}: cannot be mapped ({error}). Export the bundle again.") from error
 
 
-def _batches(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
-    """Rows of prompts of similar length, text alone apart from what has pixels, within the token budget."""
+def _batches(prompts: Sequence[Prompt], *, limit: Callable[[], int]) -> Iterator[list[int]]:
+    """Rows of prompts of similar length, text alone apart from what has pixels, of at most `limit` tokens.
+
+    The limit is asked for at every row, since it falls when memory runs out.
+    """
     order = sorted(range(len(prompts)), key=lambda row: (bool(prompts[row].visions), -len(prompts[row].ids)))
     batch: list[int] = []
     longest = 0
@@ -170,7 +203,7 @@ def _batches(prompts: Sequence[Prompt]) -> Iterator[list[int]]:
         size = (len(batch) + 1) * longest
         if batch and (
             bool(prompts[row].visions) != bool(prompts[batch[0]].visions)
-            or size > TOKENS_A_RUN
+            or size > limit()
             or size - tokens - length > _MAX_PADDING * size
         ):
             yield batch

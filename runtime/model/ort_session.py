@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError, InputError, ModelError
+from ..errors import BundleError, InputError, ModelError, ModelMemoryError
 from ..machine import usable_cores
 from .session import Array
 
@@ -19,6 +19,9 @@ Device = Literal["cpu", "cuda"]
 # Products of bytes add up in 16 bits on x86 without VNNI, where they overflow: errors of 65,000 were measured
 # in sums of 2048. With this entry ONNX Runtime takes its exact kernel there, and changes nothing elsewhere.
 EXACT_INT8 = ("session.x64quantprecision", "1")
+
+# How ONNX Runtime and CUDA say that memory ran out: their bindings raise no class for it.
+_OUT_OF_MEMORY = ("Failed to allocate memory", "bad alloc", "bad_alloc", "out of memory", "ALLOC_FAILED")
 
 _DTYPES = {
     "tensor(float)": np.float32,
@@ -79,13 +82,23 @@ class OrtSession:
         self._outputs = [arg.name for arg in self._session.get_outputs()]
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
-        """Run the graph once."""
+        """Run the graph once.
+
+        Raises:
+            ModelMemoryError: the batch does not fit into memory; a smaller one may.
+            ModelError: ONNX Runtime failed.
+        """
         cast: dict[str, Any] = {
             name: np.ascontiguousarray(feeds[name], dtype=dtype) for name, dtype in self._inputs.items()
         }
         try:
             values = self._session.run(self._outputs, cast)
         except Exception as error:
+            if any(words in str(error) for words in _OUT_OF_MEMORY):
+                raise ModelMemoryError(
+                    f"{self._graph}: the batch does not fit into memory. "
+                    "Choose fewer pixels an image, or weights of a lower precision."
+                ) from error
             raise ModelError(f"{self._graph}: failed to run ({_first_line(error)}).") from error
         return {
             name: np.asarray(value, dtype=np.float32)

@@ -24,5 +24,10 @@ class Session(Protocol):
     """
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
-        """Run the graph once."""
+        """Run the graph once.
+
+        Raises:
+            ModelMemoryError: the batch does not fit into memory; a smaller one may.
+            ModelError: the engine failed.
+        """
         ...

@@ -5,7 +5,7 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from qvl_local.runtime.errors import BundleError, InputError, ModelError
+from qvl_local.runtime.errors import BundleError, InputError, ModelError, ModelMemoryError
 from qvl_local.runtime.model.ort_session import OrtSession, SessionOptions
 
 
@@ -45,6 +45,23 @@ def test_failures_name_the_graph(graph, tmp_path):
     for name in ("damaged.onnx", "missing.onnx"):
         with pytest.raises(BundleError, match=f"{name}: cannot be loaded .* Export the bundle again"):
             OrtSession(tmp_path / name, SessionOptions(threads=1))
+
+
+def test_a_batch_too_large_for_memory_is_told_apart(tmp_path):
+    made = helper.make_graph(
+        [helper.make_node("Expand", ["x", "n"], ["y"])],
+        "grow",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1]),
+            helper.make_tensor_value_info("n", TensorProto.INT64, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N"])],
+    )
+    path = tmp_path / "grow.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    session = OrtSession(path, SessionOptions(threads=1))
+    with pytest.raises(ModelMemoryError, match=r"grow\.onnx: the batch does not fit"):
+        session.run({"x": np.zeros(1, np.float32), "n": np.array([1 << 45])})
 
 
 def test_cuda_that_is_not_there_is_an_error(graph, monkeypatch):
