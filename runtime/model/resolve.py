@@ -12,15 +12,17 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ..errors import BundleError, CheckpointError, InputError, ModelError, ModelNotFoundError
-from .bundle import MANIFEST, Bundle, Role, open_bundle, sha256_file
-from .storage import CACHE_VARIABLE, cache_folder, write_atomically
+from .bundle import MANIFEST, Bundle, Role, open_bundle
+from .hub import Hub, Reference
+from .snapshot import Snapshot, checkpoint_files, snapshot_at, snapshot_of
+from .storage import CACHE_VARIABLE, cache_folder, remembered_sha256, write_atomically
 
 Progress = Callable[[str, float], None]
 
@@ -35,18 +37,8 @@ NAMES = {
 }
 TINY = "tiny"
 
-# What a checkpoint folder needs; the rest of a repository (images, notebooks, other formats) stays away.
-CHECKPOINT_FILES = (
-    "*.json",
-    "*.safetensors",
-    "*.jinja",
-    "merges.txt",
-    "additional_chat_templates/*",
-)
 _TINY_PACKAGE = "qvl_local.models.tiny"
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _ROLE_FOLDERS: dict[Role, str] = {"embedder": "embedding", "reranker": "reranker"}
-_ROLE_WORDS: dict[Role, str] = {"embedder": "Embedding", "reranker": "Reranker"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,21 +99,30 @@ def resolve(
     )
 
 
-def find_checkpoints(model: str | Path, *, progress: Progress | None = None) -> dict[Role, Checkpoint]:
+def find_checkpoints(
+    model: str | Path, *, pair: bool = True, progress: Progress | None = None
+) -> dict[Role, Checkpoint]:
     """The checkpoint folders that a name stands for: a pair, or the one that there is.
+
+    Args:
+        model: "tiny", "2b", "8b", a Hugging Face id, each of the last three with "@revision" or without, or
+            the folder of a checkpoint, of a pair, or of a repository in the cache of huggingface_hub.
+        pair: look for the sibling of what is named, too.
+        progress: told a step's name and its fraction done, in [0, 1].
 
     Raises:
         ModelNotFoundError: no model of that name, folder or id.
+        ModelError: it cannot be downloaded.
     """
     name = str(model)
     folder = Path(model).expanduser()
     if name == TINY:
         return _tiny()
     if name.strip() and folder.is_dir():
-        return _local(folder)
-    hub_id = NAMES.get(name.lower(), name)
-    if _HUB_ID.fullmatch(hub_id) and not folder.exists():
-        return _from_hub(hub_id, progress)
+        return _local(folder, pair=pair)
+    reference = _reference(name)
+    if reference is not None and not folder.exists():
+        return _from_hub(reference, pair=pair, progress=progress)
     known = ", ".join([TINY, *NAMES])
     raise ModelNotFoundError(
         f"{name}: no such model. Give {known}, a Hugging Face id (such as {NAMES['2b']}), a checkpoint "
@@ -176,11 +177,14 @@ def _tiny() -> dict[Role, Checkpoint]:
     return found
 
 
-def _local(folder: Path) -> dict[Role, Checkpoint]:
+def _local(folder: Path, *, pair: bool) -> dict[Role, Checkpoint]:
     """A checkpoint folder with its sibling, or a folder that holds `embedding` and `reranker`."""
-    pair = {role: folder / name for role, name in _ROLE_FOLDERS.items()}
+    snapshot = snapshot_at(folder)
+    if snapshot is not None:
+        return _in_hub_cache(snapshot, pair=pair)
+    inside = {role: folder / name for role, name in _ROLE_FOLDERS.items()}
     if not _is_checkpoint(folder):
-        found = {role: path for role, path in pair.items() if _is_checkpoint(path)}
+        found = {role: path for role, path in inside.items() if _is_checkpoint(path)}
         if found:
             return {role: Checkpoint(path=path, name=str(path)) for role, path in found.items()}
         raise ModelNotFoundError(
@@ -189,14 +193,30 @@ def _local(folder: Path) -> dict[Role, Checkpoint]:
         )
     absolute = folder.absolute()
     role = role_of(absolute.name)
-    other: Role = "reranker" if role == "embedder" else "embedder"
     checkpoints: dict[Role, Checkpoint] = {role: Checkpoint(path=folder, name=str(folder))}
-    for name in _sibling_names(absolute.name):
+    for name in sibling_names(absolute.name) if pair else ():
         sibling = absolute.with_name(name)
         if _is_checkpoint(sibling):
-            checkpoints[other] = Checkpoint(path=sibling, name=str(folder.with_name(name)))
+            checkpoints[_other(role)] = Checkpoint(path=sibling, name=str(folder.with_name(name)))
             break
     return dict(sorted(checkpoints.items()))
+
+
+def _in_hub_cache(snapshot: Snapshot, *, pair: bool) -> dict[Role, Checkpoint]:
+    """A snapshot that was named by its folder, and its sibling where that was downloaded, too."""
+    if not _is_checkpoint(snapshot.path):
+        raise ModelNotFoundError(
+            f"{snapshot.path}: holds no config.json. Download it: --model {snapshot.repository}"
+        )
+    role = role_of(snapshot.repository)
+    found = {role: snapshot}
+    owner, _, name = snapshot.repository.partition("/")
+    for other in sibling_names(name) if pair else ():
+        sibling = snapshot_of(snapshot.path.parents[2], f"{owner}/{other}", "main")
+        if sibling is not None and _is_checkpoint(sibling.path):
+            found[_other(role)] = sibling
+            break
+    return {role: _checkpoint(found[role]) for role in sorted(found)}
 
 
 def role_of(name: str) -> Role:
@@ -204,8 +224,8 @@ def role_of(name: str) -> Role:
     return "reranker" if "rerank" in name.lower() else "embedder"
 
 
-def _sibling_names(name: str) -> Iterator[str]:
-    """Names under which the other model of the pair may be found beside this one."""
+def sibling_names(name: str) -> Iterator[str]:
+    """Names under which the other model of the pair may be found beside this one, likeliest first."""
     for word, other in (("Embedding", "Reranker"), ("Embedder", "Reranker"), ("Reranker", "Embedding")):
         for mine, theirs in ((word, other), (word.lower(), other.lower())):
             if mine in name:
@@ -218,46 +238,34 @@ def _is_checkpoint(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not (folder / MANIFEST).exists()
 
 
-def _from_hub(hub_id: str, progress: Progress | None) -> dict[Role, Checkpoint]:
-    """Download a pair, or find it in the Hugging Face cache. One name stands for both."""
-    role = role_of(hub_id)
-    other: Role = "reranker" if role == "embedder" else "embedder"
-    ids: dict[Role, str] = {role: hub_id}
-    sibling = hub_id.replace(_ROLE_WORDS[role], _ROLE_WORDS[other])
-    if sibling != hub_id:
-        ids[other] = sibling
-    checkpoints: dict[Role, Checkpoint] = {}
-    for number, (part, repository) in enumerate(ids.items()):
-        if progress is not None:
-            progress(f"fetching {repository}", number / len(ids))
-        try:
-            path = _download(repository)
-        except ModelNotFoundError:
-            if repository == hub_id:
-                raise
-            continue  # a model published without its sibling
-        checkpoints[part] = Checkpoint(path=path, name=repository, revision=snapshot_revision(path))
-    return dict(sorted(checkpoints.items()))
+def _reference(name: str) -> Reference | None:
+    """What a name means on the hub: a short name or an id, with "@revision" or without."""
+    short, at, revision = name.partition("@")
+    return Reference.parse(NAMES.get(short.lower(), short) + at + revision)
 
 
-def _download(repository: str) -> Path:
-    """The snapshot folder of a repository's needed files."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import RepositoryNotFoundError
+def _from_hub(
+    reference: Reference, *, pair: bool, progress: Progress | None = None
+) -> dict[Role, Checkpoint]:
+    """Find a pair in the cache of huggingface_hub, or download it. One name stands for both."""
+    role = role_of(reference.repository)
+    wanted = {role: reference}
+    owner, _, name = reference.repository.partition("/")
+    sibling = next(sibling_names(name), None) if pair else None
+    if sibling is not None:
+        # A commit belongs to one repository; a branch or tag may exist in both.
+        revision = reference.revision if reference.may_move else None
+        wanted[_other(role)] = Reference(f"{owner}/{sibling}", revision)
+    found = Hub.of_this_machine().fetch(wanted, needed=role, progress=progress)
+    return {role: _checkpoint(snapshot) for role, snapshot in found.items()}
 
-    try:
-        return Path(snapshot_download(repository, allow_patterns=list(CHECKPOINT_FILES)))
-    except RepositoryNotFoundError:
-        raise ModelNotFoundError(
-            f"{repository}: neither a folder here nor a repository on Hugging Face, or one that asks for a "
-            "login (hf auth login)."
-        ) from None
-    except Exception as error:  # the hub passes on whatever its HTTP library, of either kind, raises
-        first_line = (str(error).splitlines() or [repr(error)])[0]
-        raise ModelError(
-            f"{repository}: cannot be downloaded ({first_line}). "
-            "Check the network, or HF_HUB_OFFLINE, and try again; `tiny` needs no download."
-        ) from error
+
+def _checkpoint(snapshot: Snapshot) -> Checkpoint:
+    return Checkpoint(path=snapshot.path, name=snapshot.repository, revision=snapshot.commit)
+
+
+def _other(role: Role) -> Role:
+    return "reranker" if role == "embedder" else "embedder"
 
 
 def snapshot_revision(snapshot: Path) -> str | None:
@@ -282,7 +290,7 @@ def _slug(checkpoints: Mapping[Role, Checkpoint]) -> str:
 
 def _content_hash(folder: Path) -> str:
     """Hash of the checkpoint's files, remembered by name, size and time so that they are read once."""
-    files = sorted(_checkpoint_files(folder))
+    files = checkpoint_files(folder)
     if not files:
         raise CheckpointError(f"{folder}: holds no checkpoint files.")
     facts: list[tuple[str, int, int]] = []
@@ -297,15 +305,10 @@ def _content_hash(folder: Path) -> str:
             return known
     except (OSError, UnicodeDecodeError):
         pass
-    hashes = [[name, sha256_file(folder / name)] for name, _, _ in facts]
+    hashes = [[name, remembered_sha256(folder / name)] for name, _, _ in facts]
     digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
     write_atomically(memory, digest)
     return digest
-
-
-def _checkpoint_files(folder: Path) -> Iterable[Path]:
-    for pattern in CHECKPOINT_FILES:
-        yield from (file for file in folder.glob(pattern) if file.is_file())
 
 
 def _exporter() -> Exporter:

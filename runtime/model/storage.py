@@ -1,12 +1,16 @@
-"""The user's cache folder, and files written so that a reader never sees half of one."""
+"""The user's cache folder, files written so that a reader never sees half of one, and hashes kept there."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 CACHE_VARIABLE = "QVL_CACHE_DIR"
+
+_PIECE = 4 << 20
+_WORTH_REMEMBERING = 1 << 20
 
 
 def cache_folder() -> Path:
@@ -32,3 +36,29 @@ def write_atomically(path: Path, text: str) -> None:
             os.replace(temporary, path)  # noqa: PTH105 - a path object has no advantage here
         except OSError:
             Path(temporary).unlink(missing_ok=True)
+
+
+def remembered_sha256(path: Path, *, progress: Callable[[int], None] | None = None) -> str:
+    """Hex sha256 of a file; of a large one remembered by place, size and time of change: it is read once.
+
+    `progress` hears the bytes of each piece that is read, and nothing when the answer was known.
+    """
+    import hashlib
+
+    real = path.resolve()
+    status = real.stat()
+    stamp = hashlib.sha256(f"{real}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogatepass"))
+    memory = cache_folder() / "hashes" / f"{stamp.hexdigest()[:32]}.file"
+    with suppress(OSError, UnicodeDecodeError):
+        known = memory.read_text(encoding="ascii")
+        if len(known) == 64:
+            return known
+    sha = hashlib.sha256()
+    with real.open("rb") as stream:
+        while piece := stream.read(_PIECE):
+            sha.update(piece)
+            if progress is not None:
+                progress(len(piece))
+    if status.st_size >= _WORTH_REMEMBERING:
+        write_atomically(memory, sha.hexdigest())
+    return sha.hexdigest()

@@ -3,13 +3,14 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import pytest
+from huggingface_hub import constants
 from qvl_local.runtime.errors import BundleError, InputError, ModelError, ModelNotFoundError
 from qvl_local.runtime.model import resolve as resolve_module
 from qvl_local.runtime.model.resolve import Checkpoint, export_once, find_checkpoints, resolve
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_tiny_is_a_pair_exported_once(cache, monkeypatch):
         raise AssertionError("read or exported again")
 
     monkeypatch.setattr(resolve_module, "_exporter", refuse)
-    monkeypatch.setattr(resolve_module, "sha256_file", refuse)
+    monkeypatch.setattr(resolve_module, "remembered_sha256", refuse)
     assert resolve("tiny").path == first.path
 
 
@@ -131,85 +132,66 @@ def test_a_folder_of_something_else_is_named(tmp_path):
         find_checkpoints(tmp_path)
 
 
-def hub_home(tmp_path, tiny_folder, names):
-    """A Hugging Face cache as a download leaves it."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    for name, part in names.items():
-        root = tmp_path / "hf" / "hub" / f"models--{name.replace('/', '--')}"
-        shutil.copytree(tiny_folder / part, root / "snapshots" / commit)
+@pytest.fixture
+def hub_cache(tmp_path, tiny_folder, monkeypatch):
+    """Puts repositories into a Hugging Face cache, as a download leaves it; the network is forbidden."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def put(name, part):
+        root = tmp_path / "hub" / f"models--{name.replace('/', '--')}"
+        shutil.copytree(tiny_folder / part, root / "snapshots" / COMMIT)
         (root / "refs").mkdir()
-        (root / "refs" / "main").write_text(commit, encoding="utf-8")
-    return {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
+        (root / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+
+    return put
 
 
-def found_offline(model, environment):
-    code = (
-        "import sys, json\n"
-        "from qvl_local.runtime.model.resolve import find_checkpoints\n"
-        "from qvl_local.runtime.errors import QvlError\n"
-        "try:\n"
-        "    found = find_checkpoints(sys.argv[1])\n"
-        "    print(json.dumps({r: [c.name, c.revision, str(c.path)] for r, c in found.items()}))\n"
-        "except QvlError as error:\n"
-        "    print(json.dumps({'error': type(error).__name__, 'message': str(error)}))\n"
-    )
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
-    done = subprocess.run(
-        [sys.executable, "-c", code, model],
-        env=inherited | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(done.stdout)
+@pytest.mark.parametrize(
+    "model",
+    ["2b", "2B", "2b@main", f"2b@{COMMIT}", "Qwen/Qwen3-VL-Embedding-2B", "Qwen/Qwen3-VL-Reranker-2B"],
+)
+def test_one_name_on_the_hub_stands_for_the_pair(model, cache, hub_cache):
+    names = {"embedder": "Qwen/Qwen3-VL-Embedding-2B", "reranker": "Qwen/Qwen3-VL-Reranker-2B"}
+    hub_cache(names["embedder"], "embedding")
+    hub_cache(names["reranker"], "reranker")
+    found = find_checkpoints(model)
+    assert {role: checkpoint.name for role, checkpoint in found.items()} == names
+    assert {checkpoint.revision for checkpoint in found.values()} == {COMMIT}
+    alone = find_checkpoints(model, pair=False)
+    assert [checkpoint.name for checkpoint in alone.values()] == [
+        names["reranker" if "Reranker" in model else "embedder"]
+    ]
 
 
-@pytest.mark.parametrize("model", ["2b", "2B", "Qwen/Qwen3-VL-Embedding-2B", "Qwen/Qwen3-VL-Reranker-2B"])
-def test_one_name_on_the_hub_stands_for_the_pair(model, tmp_path, tiny_folder):
-    names = {"Qwen/Qwen3-VL-Embedding-2B": "embedding", "Qwen/Qwen3-VL-Reranker-2B": "reranker"}
-    found = found_offline(model, hub_home(tmp_path, tiny_folder, names))
-    assert {role: values[0] for role, values in found.items()} == {
-        "embedder": "Qwen/Qwen3-VL-Embedding-2B",
-        "reranker": "Qwen/Qwen3-VL-Reranker-2B",
-    }
-    assert found["embedder"][1] == "0123456789abcdef0123456789abcdef01234567"
+def test_a_model_without_a_sibling_stands_alone(cache, hub_cache):
+    hub_cache("someone/tuned", "embedding")
+    assert set(find_checkpoints("someone/tuned")) == {"embedder"}
 
 
-def test_a_model_without_a_sibling_stands_alone(tmp_path, tiny_folder):
-    found = found_offline("someone/tuned", hub_home(tmp_path, tiny_folder, {"someone/tuned": "embedding"}))
-    assert set(found) == {"embedder"}
-
-
-def test_offline_without_the_files_says_so(tmp_path, tiny_folder):
-    environment = hub_home(tmp_path, tiny_folder, {"someone/else": "embedding"})
-    found = found_offline("8b", environment)
-    assert found["error"] == "ModelError"
-    assert "Qwen/Qwen3-VL-Embedding-8B: cannot be downloaded" in found["message"]
-
-
-def test_a_missing_repository_and_a_missing_sibling(monkeypatch, tmp_path):
-    import huggingface_hub
-    from huggingface_hub.errors import RepositoryNotFoundError
-
-    def fake_download(repository, **_):
-        if repository == "someone/unplugged":
-            raise RuntimeError("cable out\nsecond line")
-        if repository != "someone/A-Embedding":
-            # Its constructor wants a response of the HTTP library that this version of the hub uses.
-            raise RepositoryNotFoundError.__new__(RepositoryNotFoundError)
-        return str(tmp_path)
-
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", fake_download)
-    with pytest.raises(ModelNotFoundError, match="someone/nothing: neither a folder here nor a repository"):
-        find_checkpoints("someone/nothing")
+def test_offline_without_the_files_says_so(cache, hub_cache):
+    hub_cache("someone/else", "embedding")
     with pytest.raises(
-        ModelError, match=r"unplugged: cannot be downloaded \(cable out\)\. Check the network"
+        ModelError, match=r"Qwen/Qwen3-VL-Embedding-8B: is not downloaded, and HF_HUB_OFFLINE"
     ):
-        find_checkpoints("someone/unplugged")
-    steps = []
-    found = find_checkpoints("someone/A-Embedding", progress=lambda step, part: steps.append((step, part)))
-    assert set(found) == {"embedder"}
-    assert steps == [("fetching someone/A-Embedding", 0.0), ("fetching someone/A-Reranker", 0.5)]
+        find_checkpoints("8b")
+
+
+def test_a_folder_as_modelscope_lays_it_out(tmp_path, tiny_folder):
+    """Below ~/.cache/modelscope/hub/models, with files of its own and `___` where a name has a dot."""
+    owner = tmp_path / "modelscope" / "hub" / "models" / "Qwen"
+    for name, part in (("Embedding", "embedding"), ("Reranker", "reranker")):
+        folder = owner / f"Qwen3___5-VL-{name}-2B"
+        shutil.copytree(tiny_folder / part, folder)
+        (folder / "configuration.json").write_text('{"framework": "pytorch"}', encoding="utf-8")
+        (folder / ".msc").write_bytes(b"\x80\x04]")
+        (folder / ".mv").write_text("Revision:master,CreatedAt:1", encoding="utf-8")
+    for named in ("Embedding", "Reranker"):
+        found = find_checkpoints(owner / f"Qwen3___5-VL-{named}-2B")
+        assert {role: checkpoint.path.name for role, checkpoint in found.items()} == {
+            "embedder": "Qwen3___5-VL-Embedding-2B",
+            "reranker": "Qwen3___5-VL-Reranker-2B",
+        }
 
 
 def test_a_cache_that_cannot_be_made_is_named_with_the_way_out(cache, pair):
