@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from qvl_local.runtime.errors import CheckpointError
+from qvl_local.runtime.model.head import answer_tokens
 
 EMBEDDINGS = "embed_tokens.weight"
 HEAD = "lm_head.weight"
@@ -62,24 +63,8 @@ def read_answer_head(folder: Path, *, tied: bool) -> NDArray[np.float32]:
     Raises:
         CheckpointError: the tokenizer lacks one of the words, or the weights lack the head.
     """
-    from tokenizers import Tokenizer  # type: ignore[import-untyped]
-
-    file = folder / "tokenizer.json"
-    try:
-        tokenizer = Tokenizer.from_file(str(file))
-    except Exception as error:  # the bindings raise nothing more particular
-        raise CheckpointError(f"{file}: cannot be read ({error}). Download the checkpoint again.") from error
     matrix = map_rows(folder, EMBEDDINGS if tied else HEAD)
-    ids = []
-    for word in ("yes", "no"):
-        token = tokenizer.token_to_id(word)
-        if token is None or token >= matrix.shape[0]:
-            raise CheckpointError(
-                f"{file}: lacks the token {word!r}, a reranker's answer. "
-                "Is this a Qwen3-VL-Reranker checkpoint?"
-            )
-        ids.append(token)
-    yes, no = matrix[np.asarray(ids, dtype=np.int64)]
+    yes, no = matrix[answer_tokens(folder, vocabulary=matrix.shape[0])]
     head: NDArray[np.float32] = yes - no
     return head
 

@@ -6,63 +6,19 @@ imports one: "torch" lives in the quantization package and needs an extra.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Protocol, get_args
+from pathlib import Path
+from typing import Literal, Protocol, get_args
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ..errors import InputError, ModelError
-from .bundle import Bundle, Role
+from ..errors import InputError, ModelError, ModelNotFoundError
+from .bundle import MANIFEST, Role
+from .ort_engine import OrtEngine
 from .ort_session import SessionOptions
-from .resolve import Checkpoint
-from .session import Session
+from .resolve import Checkpoint, Progress, find_checkpoints, resolve
+from .session import Engine
 
 BackendName = Literal["onnx", "torch"]
 BACKENDS: tuple[str, ...] = get_args(BackendName)
 GROUP = "qvl_local.backends"
-
-
-class Rows(Protocol):
-    """The token embedding table, in memory or mapped: rows [vocabulary, H] by number."""
-
-    def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[Any]:
-        """int64 [n] -> floating [n, H]."""
-        ...
-
-
-class Engine(Protocol):
-    """One model of the pair, ready to run. Sessions load when they are first asked for; safe between threads.
-
-    `bundle` says what it is; for a checkpoint that is run as it lies, it describes that folder and is in no
-    file. `head` is float32 [H], W_yes - W_no, for a reranker.
-    """
-
-    @property
-    def bundle(self) -> Bundle:
-        """What runs: sources, precisions, where its small files are."""
-        ...
-
-    @property
-    def table(self) -> Rows:
-        """The token embeddings."""
-        ...
-
-    @property
-    def head(self) -> NDArray[np.float32] | None:
-        """The reranker's yes/no head; None for an embedder."""
-        ...
-
-    def vision(self) -> Session:
-        """The vision tower."""
-        ...
-
-    def decoder(self) -> Session:
-        """The decoder."""
-        ...
-
-    def unload(self) -> None:
-        """Free the memory of both; the next use loads them again."""
-        ...
 
 
 class Backend(Protocol):
@@ -81,18 +37,35 @@ class Backend(Protocol):
         ...
 
 
-def check_backend(name: str) -> None:
-    """Raise InputError for a backend that does not exist."""
-    if name not in BACKENDS:
-        raise InputError(f"Unknown backend {name!r}. Use {' or '.join(BACKENDS)}.")
+def open_engine(
+    model: str | Path,
+    role: Role,
+    *,
+    backend: BackendName,
+    precision: str | None,
+    options: SessionOptions,
+    progress: Progress | None = None,
+) -> Engine:
+    """One model of a pair, ready to run; arguments and errors as for `PairModel.open`."""
+    if backend not in BACKENDS:
+        raise InputError(f"Unknown backend {backend!r}. Use {' or '.join(BACKENDS)}.")
+    if backend == "onnx":
+        bundle = resolve(model, precision=precision, device=options.device, progress=progress)
+        return OrtEngine(bundle, role, options)
+    if (Path(model).expanduser() / MANIFEST).is_file():
+        raise InputError(
+            f"{model}: is an exported bundle, which the backend {backend} does not run. "
+            "Give the checkpoint that it was made from, or choose the backend onnx."
+        )
+    open_checkpoint = _registered(backend)
+    checkpoint = find_checkpoints(model, progress=progress).get(role)
+    if checkpoint is None:
+        raise ModelNotFoundError(f"{model}: there is no {role} with it. Name the checkpoint of one.")
+    return open_checkpoint(checkpoint, role, precision=precision, options=options)
 
 
-def load_backend(name: str) -> Backend:
-    """The registered backend of this name.
-
-    Raises:
-        ModelError: this installation does not register it.
-    """
+def _registered(name: str) -> Backend:
+    """The backend that this installation registers under a name."""
     from importlib.metadata import entry_points
 
     for point in entry_points(group=GROUP, name=name):

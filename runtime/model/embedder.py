@@ -15,7 +15,7 @@ from .request import Input, parse_requests
 
 
 class Embedder(PairModel):
-    """Embeds inputs with the embedder of a bundle. See `PairModel.open`."""
+    """Embeds inputs with the embedder of a model. See `PairModel.open`."""
 
     role: ClassVar[Role] = "embedder"
 

@@ -21,7 +21,7 @@ from .config import ModelConfig
 from .pixels import PixelBudget, to_patches
 from .positions import PatchPositions, patch_positions, token_rotary
 from .processor import Prompt, Vision
-from .session import Array, Session
+from .session import Array, Rows, Session
 
 # One run of the vision tower holds about this many patches, one of the decoder this many tokens: beyond that
 # a larger batch is no faster on a CPU, and activations grow.
@@ -50,7 +50,7 @@ class Encoder:
         self,
         config: ModelConfig,
         budget: PixelBudget,
-        table: NDArray[Any],
+        table: Rows,
         *,
         vision: Callable[[], Session],
         decoder: Callable[[], Session],

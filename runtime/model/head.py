@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BundleError
+from ..errors import BundleError, CheckpointError
 from .bundle import Bundle
+from .tokenizer import load_tokenizer
 
 
 def open_head(bundle: Bundle) -> NDArray[np.float32]:
@@ -29,6 +31,25 @@ def open_head(bundle: Bundle) -> NDArray[np.float32]:
     if head.shape != (width,):
         raise BundleError(f"{file}: holds {head.size} values instead of {width}. Export the bundle again.")
     return head
+
+
+def answer_tokens(folder: Path, *, vocabulary: int) -> NDArray[np.int64]:
+    """int64 [2]: a reranker's tokens for "yes" and "no", by the tokenizer of its checkpoint.
+
+    Raises:
+        CheckpointError: it has no single token for one of the words.
+    """
+    tokenizer = load_tokenizer(folder)
+    ids = []
+    for word in ("yes", "no"):
+        token = tokenizer.token_to_id(word)
+        if token is None or token >= vocabulary:
+            raise CheckpointError(
+                f"{folder / 'tokenizer.json'}: lacks the token {word!r}, a reranker's answer. "
+                "Is this a Qwen3-VL-Reranker checkpoint?"
+            )
+        ids.append(token)
+    return np.array(ids, dtype=np.int64)
 
 
 def sigmoid(logits: NDArray[Any]) -> NDArray[np.float64]:

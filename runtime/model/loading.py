@@ -1,8 +1,7 @@
-"""Opens one part of a bundle: configuration, processor, encoder. Graphs load when they are first needed."""
+"""One model of the pair on an engine: configuration, processor, encoder, and prompts pooled in waves."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError
-from .bundle import Bundle, Role
+from .bundle import Role
 from .config import ModelConfig, load_config
-from .encoder import Encoder, open_table
-from .ort_session import OrtSession, SessionOptions
+from .encoder import Encoder
 from .pixels import PixelBudget, load_budget
 from .processor import Processor, Prompt
-from .session import Session
+from .session import Engine
 from .storage import cache_folder
 
 # Features of one wave: 16,384 tokens take 0.5 GB at a width of 2048 with three deepstack layers.
@@ -25,46 +23,21 @@ VISUAL_TOKENS_A_WAVE = 16_384
 PROMPTS_A_WAVE = 256
 
 
-class LazySession:
-    """A session made on first use and dropped on demand; safe to share between threads."""
-
-    def __init__(self, graph: Path, options: SessionOptions) -> None:
-        self._graph = graph
-        self._options = options
-        self._session: Session | None = None
-        self._lock = threading.Lock()
-
-    def __call__(self) -> Session:
-        """The session."""
-        with self._lock:
-            if self._session is None:
-                self._session = OrtSession(self._graph, self._options)
-            return self._session
-
-    def drop(self) -> None:
-        """Free the graph's memory; the next use loads it again."""
-        with self._lock:
-            self._session = None
-
-
 class LoadedPart:
-    """The embedder or the reranker of a bundle, ready to prepare prompts and to pool them."""
+    """The embedder or the reranker, ready to prepare prompts and to pool them."""
 
-    def __init__(
-        self, bundle: Bundle, role: Role, options: SessionOptions, *, pixels: PixelBudget | None = None
-    ) -> None:
-        self.bundle = bundle
-        self.part = bundle.part(role)
-        folder = bundle.file(self.part.folder)
+    def __init__(self, engine: Engine, role: Role, *, pixels: PixelBudget | None = None) -> None:
+        self.engine = engine
+        self.bundle = engine.bundle
+        self.part = engine.bundle.part(role)
+        folder = engine.bundle.file(self.part.folder)
         self.config: ModelConfig = load_config(folder)
         self.budget = _checked(pixels or load_budget(folder), self.config, folder)
         self.processor = Processor(
             folder, self.config, self.budget, role=role, frames=cache_folder() / "prompts"
         )
-        self._vision = LazySession(bundle.file(self.part.vision), options)
-        self._decoder = LazySession(bundle.file(self.part.decoder), options)
         self.encoder = Encoder(
-            self.config, self.budget, open_table(bundle, role), vision=self._vision, decoder=self._decoder
+            self.config, self.budget, engine.table, vision=engine.vision, decoder=engine.decoder
         )
 
     def pool(self, prompts: Iterable[Prompt]) -> NDArray[np.float32]:
@@ -84,11 +57,6 @@ class LoadedPart:
         if wave:
             pooled.append(self.encoder.pool(wave))
         return np.concatenate(pooled)
-
-    def unload(self) -> None:
-        """Free both graphs."""
-        self._vision.drop()
-        self._decoder.drop()
 
 
 def _checked(budget: PixelBudget, config: ModelConfig, folder: Path) -> PixelBudget:

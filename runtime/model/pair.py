@@ -6,26 +6,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar, Self
 
+from .backends import BackendName, open_engine
 from .bundle import Bundle, Role
 from .loading import LoadedPart
 from .ort_session import Device, SessionOptions
 from .pixels import PixelBudget
-from .resolve import resolve
+from .session import Engine
 
 
 class PairModel:
-    """The embedder or the reranker of a bundle. Made by `open`; graphs load on first use."""
+    """The embedder or the reranker. Made by `open`; graphs and weights load on first use."""
 
     role: ClassVar[Role]
 
-    def __init__(self, bundle: Bundle, options: SessionOptions, *, pixels: PixelBudget | None = None) -> None:
-        self._loaded = LoadedPart(bundle, self.role, options, pixels=pixels)
+    def __init__(self, engine: Engine, *, pixels: PixelBudget | None = None) -> None:
+        self._loaded = LoadedPart(engine, self.role, pixels=pixels)
 
     @classmethod
     def open(
         cls,
         model: str | Path,
         *,
+        backend: BackendName = "onnx",
         device: Device = "cpu",
         threads: int | None = None,
         precision: str | None = None,
@@ -35,23 +37,35 @@ class PairModel:
         """Open a model by name ("tiny", "2b", "8b"), Hugging Face id, checkpoint folder or bundle folder.
 
         Args:
-            model: what to open; a checkpoint is exported once into the cache.
+            model: what to open; a checkpoint is exported once into the cache, unless torch runs it.
+            backend: "onnx" runs exported bundles with ONNX Runtime; "torch" runs checkpoints as they lie and
+                needs the extra of that name.
             device: "cpu" or "cuda"; CUDA that cannot be had is an error.
             threads: threads of one graph run; None uses every core that this process may use.
-            precision: of the exported weights ("fp32", "fp16"); None is the default of `resolve`. A bundle
-                folder has its own.
+            precision: of the weights. For ONNX those of an export ("fp32", "fp16"), None is the default of
+                `resolve`, and a bundle folder has its own. For torch "fp32", "fp16", "bf16", "int8", "nf4";
+                None is bf16 on CUDA, fp32 on the CPU.
             pixels: pixel budget instead of the checkpoint's; see `PixelBudget`.
             progress: told a step's name and its fraction done while a checkpoint is fetched and exported.
 
         Raises:
             ModelNotFoundError, CheckpointError, BundleError: the model cannot be had.
+            InputError: an unknown backend, device or precision.
+            MissingExtraError: the backend needs an extra that is not installed.
         """
-        bundle = resolve(model, precision=precision, device=device, progress=progress)
-        return cls(bundle, SessionOptions(device=device, threads=threads), pixels=pixels)
+        engine = open_engine(
+            model,
+            cls.role,
+            backend=backend,
+            precision=precision,
+            options=SessionOptions(device=device, threads=threads),
+            progress=progress,
+        )
+        return cls(engine, pixels=pixels)
 
     @property
     def bundle(self) -> Bundle:
-        """The bundle that is in use."""
+        """The bundle that is in use, or what describes the checkpoint that is."""
         return self._loaded.bundle
 
     @property
@@ -61,4 +75,4 @@ class PairModel:
 
     def unload(self) -> None:
         """Free the graphs' memory; the next use loads them again."""
-        self._loaded.unload()
+        self._loaded.engine.unload()

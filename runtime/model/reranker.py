@@ -8,23 +8,25 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from .bundle import Bundle, Role
-from .head import open_head, sigmoid
-from .ort_session import SessionOptions
+from ..errors import BundleError, InputError
+from .bundle import Role
+from .head import sigmoid
 from .pair import PairModel
 from .pixels import PixelBudget
 from .request import Input, Request, parse_request, parse_requests
+from .session import Engine
 
 
 class Reranker(PairModel):
-    """Scores pairs with the reranker of a bundle. See `PairModel.open`."""
+    """Scores pairs with the reranker of a model. See `PairModel.open`."""
 
     role: ClassVar[Role] = "reranker"
 
-    def __init__(self, bundle: Bundle, options: SessionOptions, *, pixels: PixelBudget | None = None) -> None:
-        super().__init__(bundle, options, pixels=pixels)
-        self._head = open_head(bundle)
+    def __init__(self, engine: Engine, *, pixels: PixelBudget | None = None) -> None:
+        super().__init__(engine, pixels=pixels)
+        if engine.head is None:
+            raise BundleError(f"{engine.bundle.path}: has no yes/no head, so it is no reranker.")
+        self._head = engine.head
 
     @property
     def fusion(self) -> Mapping[str, float]:

@@ -1,12 +1,14 @@
-"""The seam between models and engines: a `Session` runs one graph on named arrays."""
+"""The seam between models and engines: a `Session` runs one graph on named arrays, an `Engine` has two."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .bundle import Bundle
 
 Array = NDArray[np.generic]
 
@@ -30,4 +32,47 @@ class Session(Protocol):
             ModelMemoryError: the batch does not fit into memory; a smaller one may.
             ModelError: the engine failed.
         """
+        ...
+
+
+class Rows(Protocol):
+    """The token embedding table, in memory or mapped: rows [vocabulary, H] by number."""
+
+    def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[Any]:
+        """int64 [n] -> floating [n, H]."""
+        ...
+
+
+class Engine(Protocol):
+    """One model of the pair, ready to run. Sessions load when they are first asked for; safe between threads.
+
+    `bundle` says what it is; for a checkpoint that is run as it lies, it describes that folder and is in no
+    file. `head` is float32 [H], W_yes - W_no, for a reranker.
+    """
+
+    @property
+    def bundle(self) -> Bundle:
+        """What runs: sources, precisions, where its small files are."""
+        ...
+
+    @property
+    def table(self) -> Rows:
+        """The token embeddings."""
+        ...
+
+    @property
+    def head(self) -> NDArray[np.float32] | None:
+        """The reranker's yes/no head; None for an embedder."""
+        ...
+
+    def vision(self) -> Session:
+        """The vision tower."""
+        ...
+
+    def decoder(self) -> Session:
+        """The decoder."""
+        ...
+
+    def unload(self) -> None:
+        """Free the memory of both; the next use loads them again."""
         ...
