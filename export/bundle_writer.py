@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from qvl_local.runtime.errors import CheckpointError
 from qvl_local.runtime.model.bundle import Role
-from qvl_local.runtime.model.tokenizer import load_tokenizer
+from qvl_local.runtime.model.head import answer_tokens
 
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .linear import narrow
@@ -89,17 +88,8 @@ def write_head(checkpoint: Checkpoint, path: Path) -> None:
     Raises:
         CheckpointError: the tokenizer has no single token for one of the words.
     """
-    tokenizer = load_tokenizer(checkpoint.folder)
-    ids = []
-    for word in ("yes", "no"):
-        token = tokenizer.token_to_id(word)
-        if token is None or token >= checkpoint.config.text.vocab_size:
-            raise CheckpointError(
-                f"{checkpoint.folder / 'tokenizer.json'}: lacks the token {word!r}, a reranker's answer. "
-                "Is this a Qwen3-VL-Reranker checkpoint?"
-            )
-        ids.append(token)
-    yes, no = checkpoint.stored(checkpoint.head_name()).rows(np.array(ids, np.int64))
+    ids = answer_tokens(checkpoint.folder, vocabulary=checkpoint.config.text.vocab_size)
+    yes, no = checkpoint.stored(checkpoint.head_name()).rows(ids)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, yes - no)
 
