@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from io import BytesIO
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from ..model.pixels import PixelBudget, fit_image_size
 from .photo import damage_named, open_photo, read_format, shrink_early
 from .previews import Previews
 from .records import Candidate, MediaItem
-from .thumbnails import THUMBNAIL_SIDE, split_strip
+from .thumbnails import DAMAGED, THUMBNAIL_SIDE, open_jpeg, split_strip
 
 if TYPE_CHECKING:
     from ..model.reranker import Reranker
@@ -52,14 +52,21 @@ def document(candidate: Candidate, previews: Previews, budget: PixelBudget) -> d
     if item.kind == "video":
         return _scene(candidate, previews, budget)
     thumbnail = previews.thumbnail(item.content_hash)
-    needed = max(fit_image_size(max(item.height, 1), max(item.width, 1), budget))
-    pixels = None
-    if thumbnail is None or needed > THUMBNAIL_SIDE:
-        pixels = _photo(item, budget)
-    if pixels is None and thumbnail is not None:
-        with Image.open(BytesIO(thumbnail), formats=["JPEG"]) as image:
-            pixels = _fitted(image, budget)
+    is_enough = max(fit_image_size(max(item.height, 1), max(item.width, 1), budget)) <= THUMBNAIL_SIDE
+    pixels = _preview(thumbnail, budget) if is_enough else _photo(item, budget)
+    if pixels is None:
+        pixels = _photo(item, budget) if is_enough else _preview(thumbnail, budget)
     return None if pixels is None else {"image": pixels}
+
+
+def _preview(thumbnail: bytes | None, budget: PixelBudget) -> NDArray[np.uint8] | None:
+    if thumbnail is None:
+        return None
+    try:
+        with open_jpeg(thumbnail) as image:
+            return _fitted(image.convert("RGB"), budget)
+    except DAMAGED:
+        return None
 
 
 def _photo(item: MediaItem, budget: PixelBudget) -> NDArray[np.uint8] | None:
@@ -70,14 +77,16 @@ def _photo(item: MediaItem, budget: PixelBudget) -> NDArray[np.uint8] | None:
             form = read_format(file, item.path)
             with damage_named(item.path, form), open_photo(file, form) as image:
                 shrink_early(image, max(fit_image_size(image.height, image.width, budget)))
-                return _fitted(image, budget)
+                return _fitted(Image.fromarray(to_rgb(image)), budget)
     except (MediaError, OSError):
         return None
 
 
-def _fitted(image: Image.Image, budget: PixelBudget) -> NDArray[np.uint8]:
-    # Pillow's own resize: a grey level off the model's, many times as fast, and threads can share it.
-    upright = Image.fromarray(to_rgb(image))
+def _fitted(upright: Image.Image, budget: PixelBudget) -> NDArray[np.uint8]:
+    """An RGB image at its smart-resize size, uint8 [h, w, 3].
+
+    By Pillow's own resize: a grey level off the model's, many times as fast, and threads can share it.
+    """
     height, width = fit_image_size(upright.height, upright.width, budget)
     return np.asarray(upright.resize((width, height), Image.Resampling.BICUBIC))
 
@@ -88,12 +97,13 @@ def _scene(candidate: Candidate, previews: Previews, budget: PixelBudget) -> dic
     item, segment = candidate.item, candidate.segment
     strip = previews.strip(item.content_hash, segment.t0_ms)
     if strip is not None:
-        frames = split_strip(strip.jpeg, len(strip.times_s))
-        return {"video": VideoFrames(frames=frames, times_s=np.array(strip.times_s))}
+        with suppress(*DAMAGED):
+            frames = split_strip(strip.jpeg, len(strip.times_s))
+            return {"video": VideoFrames(frames=frames, times_s=np.array(strip.times_s))}
     if not _is_as_indexed(item):
         return None
     try:
-        # Only where the previews were deleted.
+        # Only where the previews were deleted, or are damaged.
         start_s, end_s = segment.t0_ms / 1000, segment.t1_ms / 1000
         return {"video": read_video(item.path, budget=budget, start_s=start_s, end_s=end_s)}
     except MediaError:

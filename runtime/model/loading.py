@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,6 +40,11 @@ class LoadedPart:
         self.encoder = Encoder(
             self.config, self.budget, engine.table, vision=engine.vision, decoder=engine.decoder
         )
+
+    def load(self) -> None:
+        """Load vision tower and decoder now, side by side, instead of each on its first use."""
+        with ThreadPoolExecutor(2, thread_name_prefix="loading graphs") as pool:
+            list(pool.map(lambda session: session(), (self.engine.vision, self.engine.decoder)))
 
     def pool(self, prompts: Iterable[Prompt]) -> NDArray[np.float32]:
         """Pooled states of any number of prompts, float32 [n, H].

@@ -73,6 +73,14 @@ class PairModel:
         """The pixel budget in force."""
         return self._loaded.budget
 
+    def load(self) -> None:
+        """Load the graphs now instead of on first use: in a thread, while there is other work to do.
+
+        Raises:
+            BundleError, ModelError: a graph cannot be loaded.
+        """
+        self._loaded.load()
+
     def unload(self) -> None:
         """Free the graphs' memory; the next use loads them again."""
         self._loaded.engine.unload()

@@ -57,6 +57,16 @@ def test_scores_are_those_of_transformers(reranker, pairs, tiny_reranker):
         assert abs(float(reranker.logits(pair[0], [pair[1]])[0]) - logit) <= 1e-3
 
 
+def test_what_was_loaded_ahead_needs_no_files(reranker, pairs, tmp_path):
+    query, photo = pairs[2][:2]
+    shutil.copytree(reranker.bundle.path, tmp_path / "bundle")
+    ready = Reranker.open(tmp_path / "bundle", threads=1)
+    ready.load()
+    for graph in (tmp_path / "bundle" / "onnx").glob("*.onnx"):
+        graph.unlink()
+    assert np.array_equal(ready.score(query, [photo]), reranker.score(query, [photo]))
+
+
 def test_a_batch_of_documents_equals_each_alone(reranker, pairs, tiny_reranker):
     documents = [pair[1] for pair in pairs[:5]]
     together = reranker.score({"text": "two dogs"}, documents)
