@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, LibraryError
+from ..errors import InputError, LibraryError, QvlError
 from .home import DATABASE
 from .previews import Previews
 from .records import Counts, Failure, Filters, IndexReport, SearchResult, Space, SpaceIdentity
@@ -90,6 +90,7 @@ class Library:
         self._previews: Previews | None = None
         self._embedder: Embedder | None = None
         self._reranker: Reranker | None = None
+        self._loading: threading.Thread | None = None
 
     @classmethod
     def open(
@@ -316,11 +317,13 @@ class Library:
 
     def close(self) -> None:
         """Close the files and free the models."""
+        if self._loading is not None:
+            self._loading.join()
         with self._lock:
             for part in (self._store, self._previews):
                 if part is not None:
                     part.close()
-            self._store = self._previews = self._embedder = self._reranker = None
+            self._store = self._previews = self._embedder = self._reranker = self._loading = None
 
     def __enter__(self) -> Self:
         return self
@@ -368,6 +371,17 @@ class Library:
                 )
             return self._reranker
 
+    def _begin_loading_reranker(self) -> None:
+        """Load the reranker while the query is embedded and the vectors are searched."""
+        with self._lock:
+            if self._reranker is None and self._loading is None:
+                self._loading = threading.Thread(target=self._load_reranker, name="loading the reranker")
+                self._loading.start()
+
+    def _load_reranker(self) -> None:
+        with suppress(QvlError):  # `rerank` meets the same error, and reports it
+            self._open_reranker().load()
+
     def _model_to_open(self) -> str:
         if self._asked_model is not None or not (self.path / DATABASE).is_file():
             return self._asked_model or DEFAULT_MODEL
@@ -398,6 +412,8 @@ class Library:
         embedder = self._open_embedder()
         loaded = time.perf_counter()
         self._check_space(space, embedder)
+        if top:
+            self._begin_loading_reranker()
         (vector,) = embedder.embed([given], dims=embedder.max_dims)
         done = time.perf_counter()
         timings = {"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000}
