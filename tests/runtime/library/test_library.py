@@ -9,15 +9,18 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import apsw
 import numpy as np
 import pytest
 from PIL import Image
 from qvl_local.runtime import Library
 from qvl_local.runtime.errors import (
+    BundleError,
     InputError,
     LibraryBusyError,
     LibraryError,
@@ -30,6 +33,7 @@ from qvl_local.runtime.library.previews import PREVIEWS
 from qvl_local.runtime.library.records import Filters, SearchResult
 from qvl_local.runtime.library.store import Store
 from qvl_local.runtime.library.workers import WorkerSettings
+from qvl_local.runtime.model.bundle import open_bundle
 from qvl_local.runtime.world.demo import make_sample_library
 
 SETTINGS = IndexSettings(WorkerSettings(1))
@@ -155,6 +159,19 @@ def test_words_and_picture_together(searched: Library) -> None:
     assert len(result.hits) == 3
     with_array = searched.search("at night", image=np.asarray(Image.open(photo.path).convert("RGB")), limit=3)
     assert {hit.path for hit in with_array.hits} & {hit.path for hit in result.hits}
+
+
+def test_a_reranker_that_cannot_be_loaded_is_an_error_of_the_search(
+    world: tuple[Path, Path, Any], tiny_bundle: str, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_bundle, tmp_path / "bundle")
+    bundle = open_bundle(tmp_path / "bundle")
+    graph = bundle.file(bundle.part("reranker").decoder)
+    graph.write_bytes(b"\xff" * graph.stat().st_size)
+    with Library.open(world[1], model=tmp_path / "bundle", create=False) as library:
+        with pytest.raises(BundleError, match=r"reranker_.* cannot be loaded"):
+            library.search("a dog")
+        assert library.search("a dog", rerank=False).hits
 
 
 def test_similar_leaves_the_file_itself_out(world: tuple[Path, Path, Any], searched: Library) -> None:
@@ -427,6 +444,19 @@ def test_deleted_previews_are_only_slower(album: Path, opened: Callable[..., Lib
     library.close()
     (library.path / PREVIEWS).unlink()
     assert all(hit.reranker_score is not None for hit in opened().search("red", limit=9).hits)
+
+
+def test_damaged_previews_are_only_slower(album: Path, opened: Callable[..., Library]) -> None:
+    library = opened()
+    library.index([album])
+    before = library.search("red", limit=9)
+    library.close()
+    with closing(apsw.Connection(str(library.path / PREVIEWS))) as previews:
+        previews.execute("UPDATE thumbnail SET jpeg = x'ff'")
+        previews.execute("UPDATE strip SET jpeg = substr(jpeg, 1, length(jpeg) / 2)")
+    after = opened().search("red", limit=9)
+    assert {hit.path for hit in after.hits} == {hit.path for hit in before.hits}
+    assert all(hit.reranker_score is not None for hit in after.hits)
 
 
 def test_qvlignore_is_followed(album: Path, opened: Callable[..., Library]) -> None:
