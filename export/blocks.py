@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from .adapters import ActiveAdapters
 from .checkpoint import Checkpoint
 from .dialect import Dialect
 from .graph import Graph, Value
@@ -37,6 +38,7 @@ class Network:
     checkpoint: Checkpoint
     precision: Precision
     dialect: Dialect
+    adapters: ActiveAdapters | None = None
 
     def linear(self, x: Value, prefix: str, rows: int, columns: int, *, bias: bool) -> Value:
         """x [..., columns] -> [..., rows], with the stored bias where the layer has one."""
@@ -45,6 +47,8 @@ class Network:
             self.checkpoint.stored(f"{prefix}.weight", (rows, columns))  # says what is wrong
         weight = Weight(f"{prefix}.weight", rows, columns, lambda: stored.float32().reshape(rows, columns))
         y = self.precision.linear.matmul(self.graph, x, weight, at=node_path(prefix))
+        if self.adapters is not None:
+            y = self.adapters.add(self.graph, x, y, weight.name, at=node_path(prefix))
         if not bias:
             return y
         values = self.vector(f"{prefix}.bias", rows, self.precision.activation)

@@ -10,11 +10,12 @@ layer are computed for all tokens, its query, output projection and MLP for one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from qvl_local.runtime.model.config import TextConfig
 
+from .adapters import Adapters
 from .blocks import Network, Precision
 from .checkpoint import Checkpoint
 from .dialect import DecoderAttention, Dialect
@@ -35,8 +36,17 @@ class _Shared:
     deepstack_levels: int
 
 
-def build_decoder(checkpoint: Checkpoint, precision: Precision, dialect: Dialect = ORT) -> Model:
-    """The decoder graph, as `Session` describes it; inputs and outputs are float32."""
+def build_decoder(
+    checkpoint: Checkpoint,
+    precision: Precision,
+    dialect: Dialect = ORT,
+    *,
+    adapters: Adapters | None = None,
+) -> Model:
+    """The decoder graph, as `Session` describes it; inputs and outputs are float32.
+
+    With `adapters` it takes one more input, `adapter` [1]: see `export/adapters.py`.
+    """
     text, levels = checkpoint.config.text, len(checkpoint.config.vision.deepstack_layers)
     net = Network(Graph("decoder", dialect.opsets), checkpoint, precision, dialect)
     graph = net.graph
@@ -46,6 +56,8 @@ def build_decoder(checkpoint: Checkpoint, precision: Precision, dialect: Dialect
     sin = graph.input("sin", _FLOAT, ["B", "T", half])
     deepstack = graph.input("deepstack", _FLOAT, [levels, "DB", "DT", text.hidden_size])
     last = graph.input("last", _INT64, ["B"])
+    if adapters:
+        net = replace(net, adapters=adapters.activate(graph, precision.activation))
 
     attention = dialect.decoder_attention(
         net, cos, sin, last, heads=text.num_heads, groups=text.num_kv_heads, size=text.head_dim
