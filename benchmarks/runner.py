@@ -45,6 +45,7 @@ _LIBRARIES = (
     "pillow",
     "av",
     "tokenizers",
+    "typer",
     "torch",
     "transformers",
     "optimum",
