@@ -1,0 +1,221 @@
+"""A report as an SVG picture: quality against the size of bundles, and of vectors.
+
+Written by hand, without a plotting library: two panels of points with 95 % intervals, readable in a browser,
+in a README and in print. Colour is never the only sign: every point has its name or its shape.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import pairwise
+
+from .gate import METRIC
+from .report import BundleReport, Report, Row
+
+WIDTH, HEIGHT = 980, 430
+_PANEL_WIDTH, _PANEL_HEIGHT = 380, 280
+_TOP = 70
+_LEFTS = (70, 560)
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+_INK, _FAINT = "#333333", "#dddddd"
+
+
+@dataclass(frozen=True, slots=True)
+class _Point:
+    """One mark: where it is, its interval, what it is called."""
+
+    x: float
+    value: float
+    low: float
+    high: float
+    name: str
+    colour: str
+    filled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """One diagram. Lines join points of one key."""
+
+    left: float
+    title: str
+    x_label: str
+    points: tuple[_Point, ...]
+    lines: tuple[tuple[_Point, ...], ...]
+    x_text: Callable[[float], str]
+
+
+def plot(report: Report) -> str:
+    """The SVG text."""
+    panels = (_bundle_panel(report), _vector_panel(report))
+    shown = [point for panel in panels for point in panel.points]
+    low, high = _range([point.low for point in shown], [point.high for point in shown])
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
+        f'height="{HEIGHT}" font-family="system-ui, sans-serif" font-size="12" fill="{_INK}" role="img">',
+        f"<title>{escape(_title(report))}</title>",
+        f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
+        f'<text x="{_LEFTS[0]}" y="24" font-size="15" font-weight="600">{escape(_title(report))}</text>',
+    ]
+    for panel in panels:
+        parts += _draw(panel, low, high)
+    parts += _legend(report)
+    return "\n".join([*parts, "</svg>", ""])
+
+
+def _title(report: Report) -> str:
+    labels = {gallery.labels for gallery in report.galleries}
+    what = "Agreement with the reference" if labels == {"reference"} else "Search quality"
+    questions = sum(gallery.questions for gallery in report.galleries)
+    return f"{what}: nDCG@10 over {questions} questions, with 95 % intervals"
+
+
+def _bundle_panel(report: Report) -> _Panel:
+    points = []
+    for bundle, colour in zip(report.bundles, _cycle(len(report.bundles))):
+        for rerank in (False, True):
+            row = bundle.headline(rerank=rerank)
+            if row is not None:
+                points.append(_point(bundle.subject.size / 1e6, row, bundle.subject.label, colour))
+    return _Panel(_LEFTS[0], "Bundles", "size on disk, MB", tuple(points), (), lambda x: f"{x:,.3g}")
+
+
+def _vector_panel(report: Report) -> _Panel:
+    points: list[_Point] = []
+    lines: list[tuple[_Point, ...]] = []
+    for bundle, colour in zip(report.bundles, _cycle(len(report.bundles))):
+        for kind in dict.fromkeys(row.vectors for row in bundle.rows):
+            own = [
+                _point(row.bytes_per_vector, row, "", colour)
+                for row in bundle.rows
+                if row.vectors == kind and row.rerank == _shown_rerank(bundle)
+            ]
+            points += own
+            lines.append(tuple(own))
+    reranked = any(_shown_rerank(bundle) for bundle in report.bundles)
+    title = "Vectors, reranked" if reranked else "Vectors, without reranking"
+    return _Panel(_LEFTS[1], title, "bytes a vector", tuple(points), tuple(lines), lambda x: f"{x:,.0f}")
+
+
+def _shown_rerank(bundle: BundleReport) -> bool:
+    """Vectors are compared without reranking, where they differ most, unless there is nothing else."""
+    return all(row.rerank for row in bundle.rows)
+
+
+def _point(x: float, row: Row, name: str, colour: str) -> _Point:
+    mean = row.figures[METRIC].mean
+    return _Point(x, mean.value, mean.low, mean.high, name, colour, row.rerank)
+
+
+def _draw(panel: _Panel, low: float, high: float) -> list[str]:
+    bottom, right = _TOP + _PANEL_HEIGHT, panel.left + _PANEL_WIDTH
+    xs = [point.x for point in panel.points]
+    first, last = min(xs) / 1.35, max(xs) * 1.35
+
+    def at_x(x: float) -> float:
+        return panel.left + _PANEL_WIDTH * math.log(x / first) / math.log(last / first)
+
+    def at_y(y: float) -> float:
+        return bottom - _PANEL_HEIGHT * (y - low) / (high - low)
+
+    parts = [f'<text x="{panel.left}" y="{_TOP - 12}" font-weight="600">{escape(panel.title)}</text>']
+    for tick in _ticks(low, high):
+        y = at_y(tick)
+        parts.append(f'<line x1="{panel.left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{_FAINT}"/>')
+        parts.append(f'<text x="{panel.left - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:.2f}</text>')
+    for tick in _log_ticks(first, last, xs):
+        x = at_x(tick)
+        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 5}" stroke="{_INK}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{panel.x_text(tick)}</text>')
+    parts.append(f'<line x1="{panel.left}" x2="{right}" y1="{bottom}" y2="{bottom}" stroke="{_INK}"/>')
+    middle = panel.left + _PANEL_WIDTH / 2
+    parts.append(f'<text x="{middle}" y="{bottom + 36}" text-anchor="middle">{escape(panel.x_label)}</text>')
+    for line in panel.lines:
+        path = " ".join(f"{at_x(point.x):.1f},{at_y(point.value):.1f}" for point in line)
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{line[0].colour}" opacity="0.6"/>')
+    parts += _marks(panel.points, at_x, at_y)
+    return parts
+
+
+def _marks(
+    points: Sequence[_Point], at_x: Callable[[float], float], at_y: Callable[[float], float]
+) -> list[str]:
+    parts = []
+    taken: list[tuple[float, float]] = []
+    for number, point in enumerate(points):
+        # Points at one place stand beside each other, so that no interval hides another.
+        x, y = at_x(point.x) + 4 * (number % 3 - 1), at_y(point.value)
+        fill = point.colour if point.filled else "#ffffff"
+        parts.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{at_y(point.low):.1f}" y2="{at_y(point.high):.1f}" '
+            f'stroke="{point.colour}" opacity="0.55"/>'
+        )
+        parts.append(
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="{point.colour}" '
+            f'stroke-width="1.8"><title>{escape(point.name)} {point.value:.4f} '
+            f"[{point.low:.4f}, {point.high:.4f}]</title></circle>"
+        )
+        if point.name and point.filled:
+            place = _free_place(x, y, point.name, taken)
+            parts.append(
+                f'<text x="{place[0]:.1f}" y="{place[1]:.1f}" font-size="11">{escape(point.name)}</text>'
+            )
+    return parts
+
+
+def _free_place(x: float, y: float, name: str, taken: list[tuple[float, float]]) -> tuple[float, float]:
+    """Beside a point, moved down past the names that are there already."""
+    left, top = x + 9, y - 6
+    while any(abs(left - other_x) < 7 * len(name) and abs(top - other_y) < 13 for other_x, other_y in taken):
+        top += 13
+    taken.append((left, top))
+    return left, top
+
+
+def _legend(report: Report) -> list[str]:
+    parts = []
+    x = float(_LEFTS[0])
+    y = HEIGHT - 16
+    for bundle, colour in zip(report.bundles, _cycle(len(report.bundles))):
+        parts.append(f'<circle cx="{x + 5:.1f}" cy="{y - 4}" r="4.5" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 15:.1f}" y="{y}">{escape(bundle.subject.label)}</text>')
+        x += 30 + 7 * len(bundle.subject.label)
+    for text, fill in (("reranked", "#777777"), ("embedder alone", "#ffffff")):
+        parts.append(f'<circle cx="{x + 5:.1f}" cy="{y - 4}" r="4.5" fill="{fill}" stroke="#777777"/>')
+        parts.append(f'<text x="{x + 15:.1f}" y="{y}">{text}</text>')
+        x += 30 + 7 * len(text)
+    return parts
+
+
+def _cycle(count: int) -> list[str]:
+    return [_COLOURS[number % len(_COLOURS)] for number in range(count)]
+
+
+def _range(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
+    """A range that holds all intervals, in steps of 0.05, within [0, 1]."""
+    low = max(0.0, math.floor(min(lows) * 20) / 20)
+    high = min(1.0, math.ceil(max(highs) * 20) / 20)
+    return (low, high) if high > low else (max(0.0, low - 0.05), low or 0.05)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / step <= 8)
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _log_ticks(first: float, last: float, values: Sequence[float]) -> list[float]:
+    """Powers of two where the values are such, else 1, 2, 5 of each decade; none too many."""
+    exact = sorted(set(values))
+    if len(exact) <= 6 and all(b / a > 1.3 for a, b in pairwise(exact)):
+        return exact
+    if all(math.log2(value).is_integer() for value in exact):
+        ticks = [2.0**power for power in range(math.ceil(math.log2(first)), math.floor(math.log2(last)) + 1)]
+        return ticks[:: -(-len(ticks) // 8)]
+    decades = range(math.floor(math.log10(first)), math.ceil(math.log10(last)) + 1)
+    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    return [tick for tick in ticks if first <= tick <= last]
