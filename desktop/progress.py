@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 from .console import note, stderr_console
-from .text import duration
+from .text import count, duration
 
 if TYPE_CHECKING:
     from qvl_local.runtime.library.indexer import IndexProgress
@@ -23,6 +24,7 @@ _STAGES = {"scan": "Looking for files", "embed": "Indexing", "remove": "Forgetti
 # Slow enough for a log file, fast enough to show life.
 LINE_EVERY_S = 5.0
 # The first files wait for models and workers; an estimate made of them frightens for nothing.
+MAKING_READY = "Making the model ready. This happens once and may take a while."
 TOLD_FROM = 10
 
 
@@ -32,6 +34,19 @@ def progress_view() -> View:
 
 
 class View:
+def first_model_step() -> Callable[[str, float], None]:
+    """For commands that show no progress: one line when a model has to be made ready, and no more."""
+    is_told = False
+
+    def tell(_step: str, _fraction: float) -> None:
+        nonlocal is_told
+        if not is_told:
+            note(MAKING_READY)
+        is_told = True
+
+    return tell
+
+
     """Shows nothing; what the others have in common. Use as a context manager."""
 
     def __enter__(self) -> Self:
@@ -51,6 +66,12 @@ class View:
     def index(self, progress: IndexProgress) -> None:
         """Progress of `Library.index`."""
         per_s = progress.per_s
+        if progress.stage == "renew":
+            note(
+                f"The library was indexed with another model: {count(progress.total or 0, 'item')} will be "
+                "embedded anew, which takes as long as the first time. Until then the old model still serves."
+            )
+            return
         speed = [] if per_s is None else [f"{per_s:.1f} files/s" if per_s < 100 else f"{per_s:,.0f} files/s"]
         if progress.failed:
             speed.append(f"{progress.failed:,} failed")
@@ -121,6 +142,7 @@ class LineView(View):
     def show(
         self, label: str, done: float, total: float | None, *, speed: str = "", left_s: float | None = None
     ) -> None:
+        self._has_model_step = False
         """See `View.show`."""
         now = time.monotonic()
         if now < self._next:
@@ -129,3 +151,10 @@ class LineView(View):
         amount = f"{done:,.0f}" if total is None else f"{done:,.0f} of {total:,.0f}"
         left = "" if left_s is None else f"{duration(left_s)} left"
         note(f"{label}: {', '.join(filter(None, [amount, speed, left]))}")
+
+    def model(self, step: str, fraction: float) -> None:
+        """See `View.model`; the first step is told at once."""
+        if not self._has_model_step:
+            note(MAKING_READY)
+        self._has_model_step = True
+        super().model(step, fraction)

@@ -35,7 +35,7 @@ def print_search(result: SearchResult, *, console: Console | None = None) -> Non
     """Ranked hits with score, moment and date, then one line of timings."""
     console = console or stdout_console()
     if not result.hits:
-        console.print("Nothing in the library passes these filters.")
+        console.print("Nothing was found.")
         return
     if not has_good_match(result):
         console.print("No good match; the closest are:", style="yellow")

@@ -36,6 +36,8 @@ def demo(
         library=str(default_demo_library()) if library is None else library, model="tiny"
     )
     pictures = settings.library / PICTURES
+    # Before anything heavy is loaded, so that the first seconds are not silent.
+    note(f"Sample pictures and library: {home_relative(str(settings.library))}")
 
     from qvl_local.runtime import Library
     from qvl_local.runtime.library.records import Filters
@@ -44,11 +46,12 @@ def demo(
     from ..progress import progress_view
 
     # The library comes first: an empty folder may become one, a folder full of pictures may not.
-    with Library.open(settings.library, model=settings.model) as opened:
-        note(f"Sample pictures and library: {home_relative(str(settings.library))}")
-        with progress_view() as view:
-            make_sample_library(pictures, photos=PHOTOS, clips=CLIPS, progress=view.files)
-            report = opened.index([pictures], progress=view.index)
+    with (
+        progress_view() as view,
+        Library.open(settings.library, model=settings.model, progress=view.model) as opened,
+    ):
+        make_sample_library(pictures, photos=PHOTOS, clips=CLIPS, progress=view.files)
+        report = opened.index([pictures], progress=view.index)
         results = [
             opened.search(query.text, limit=SHOWN, filters=Filters(kind=kind))
             for query, kind in zip(demo_queries(), KINDS)

@@ -32,6 +32,9 @@ def index(
         if not root.exists():
             raise InputError(f"PATH {name}: no such file or folder. Nothing was indexed.")
 
+    # Before anything heavy is loaded, so that the first seconds are not silent.
+    note(f"Library: {home_relative(str(settings.library))}")
+
     from qvl_local.runtime import Library
 
     from ..progress import progress_view
@@ -42,7 +45,7 @@ def index(
         Library.open(settings.library, model=settings.model, progress=view.model) as opened,
         stop_on_sigterm() as stop,
     ):
-        note(f"Library: {home_relative(str(opened.path))}, model: {opened.model}")
+        note(f"Model: {opened.model}")
         report = opened.index(roots, progress=view.index, stop=stop)
 
     if as_json:

@@ -28,10 +28,16 @@ def remove(
     from qvl_local.runtime import Library
 
     with Library.open(settings.library, create=False) as opened:
+        before = opened.status().counts
         removed = opened.remove([paths.absolute(name) for name in names])
         counts = opened.status().counts
+    failed = max(before.failed - counts.failed, 0)
 
     if as_json:
-        jsonout.write({"removed": removed, **jsonout.counts(counts)})
+        jsonout.write({"removed": removed, "removed_failed": failed, **jsonout.counts(counts)})
     else:
-        print(f"Forgot {count(removed, 'item')}; the library holds {count(counts.items, 'item')} now.")
+        forgotten = [count(removed, "item")] if removed or not failed else []
+        if failed:
+            forgotten.append(f"{count(failed, 'file')} that could not be used")
+        held = count(counts.items, "item")
+        print(f"Forgot {' and '.join(forgotten)}; the library holds {held} now.")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from .. import jsonout, options, paths, queries
+from .. import options, queries
+from ..results import show_result, why_nothing
 from ..settings import Settings
 
 
@@ -37,14 +38,12 @@ def similar(
 
     from qvl_local.runtime import Library
 
-    with Library.open(settings.library, model=settings.model, create=False) as opened:
+    from ..progress import first_model_step
+
+    with Library.open(
+        settings.library, model=settings.model, create=False, progress=first_model_step()
+    ) as opened:
         result = opened.similar(path, limit=limit, filters=filters)
+        nothing = why_nothing(opened, result, filters)
 
-    if as_json:
-        jsonout.write(jsonout.search_result(result))
-    elif files or null:
-        paths.print_bare((hit.path for hit in result.hits), null=null)
-    else:
-        from ..tables import print_search
-
-        print_search(result)
+    show_result(result, nothing=nothing, files=files, null=null, as_json=as_json)

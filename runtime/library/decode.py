@@ -8,7 +8,6 @@ network.
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..errors import MediaAccessError, MediaLimitError
 from ..model.pixels import PixelBudget, fit_image_size
 from .formats import Format
 from .photo import damage_named, open_photo, read_format, shrink_early
+from .reasons import unread_file
 from .records import MediaInfo
 from .scenes import SceneSettings
 from .thumbnails import THUMBNAIL_SIDE, make_thumbnail
@@ -101,7 +101,7 @@ def decode_file(task: DecodeTask, beat: Callable[[], None] = nothing) -> Iterato
     except OSError as error:
         if error.errno is None:
             raise
-        raise MediaAccessError(task.path, f"the file cannot be read: {_why(error)}") from error
+        raise MediaAccessError(task.path, unread_file(error)) from error
 
 
 def _decode_photo(file: BinaryIO, form: Format, task: DecodeTask) -> Iterator[Piece | Description]:
@@ -127,9 +127,3 @@ def _check_size(width: int, height: int, task: DecodeTask) -> None:
         raise MediaLimitError(
             task.path, f"{width}x{height} pixels are more than the limit of {limit // 10**6} million"
         )
-
-
-def _why(error: OSError) -> str:
-    if error.errno in (errno.EACCES, errno.EPERM):
-        return "permission denied"
-    return (error.strerror or str(error)).lower()

@@ -7,7 +7,6 @@ to the items that it excludes.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import apsw
@@ -16,7 +15,7 @@ from ..errors import InputError
 from .connection import fetch
 from .records import Filters
 from .roots import in_terms_of, is_inside
-from .rows import loaded_name, stored_moment, stored_name
+from .rows import loaded_name, marks, stored_moment, stored_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def _camera(connection: apsw.Connection, wanted: str) -> Condition:
     # A library knows few cameras; comparing them here makes "any case" hold beyond ASCII.
     names = fetch(connection, "SELECT DISTINCT camera FROM media WHERE camera IS NOT NULL")
     matching = [name for (name,) in names if wanted.casefold() in name.casefold()]
-    return Condition(f"m.camera IN ({_marks(matching)})", tuple(matching))
+    return Condition(f"m.camera IN ({marks(matching)})", tuple(matching))
 
 
 def _under(connection: apsw.Connection, under: str) -> Condition:
@@ -90,7 +89,3 @@ def _joined(word: str, parts: list[Condition]) -> Condition:
     return Condition(
         word.join(f"({part.sql})" for part in parts), tuple(value for part in parts for value in part.values)
     )
-
-
-def _marks(values: Iterable[object]) -> str:
-    return ", ".join("?" for _ in values)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from .records import Candidate
 
-
 SOFT_AT = 4.0
 """The log-odds whose displayed score is 0.75: 98 in 100."""
 

@@ -28,6 +28,7 @@ from .decode import DecodeLimits, DecodeTask, Description, Piece
 from .hashing import content_hash
 from .messages import Done, Failed, Part
 from .previews import Preview, Previews, Strip
+from .reasons import unread_file
 from .records import (
     EncodedSegment,
     FailedMedia,
@@ -64,10 +65,13 @@ class IndexSettings:
 class IndexProgress:
     """How far a run is. `done` of `total` files (`total` is None while they are still being found).
 
+    Stage "renew" comes first, and only where the library was indexed with another model: its `total` items
+    are to be embedded anew.
+
     `per_s`: files a second so far; `eta_s`: seconds left at that rate; both None at the beginning.
     """
 
-    stage: Literal["scan", "embed", "remove"]
+    stage: Literal["renew", "scan", "embed", "remove"]
     done: int
     total: int | None
     failed: int
@@ -159,7 +163,11 @@ class Indexer:
         """
         start = time.monotonic()
         found = survey(
-            self._store, self._space, paths, on_found=lambda n: self._tell(IndexProgress("scan", n, None, 0))
+            self._store,
+            self._space,
+            paths,
+            on_found=lambda n: self._tell(IndexProgress("scan", n, None, 0)),
+            stop=self._stop,
         )
         self._tally.unchanged = found.unchanged
         self._tally.failures.extend(found.failures)
@@ -206,8 +214,7 @@ class Indexer:
     def _begin(self, todo: Todo, content: bytes | OSError, number: int, pool: WorkerPool) -> None:
         """Decide what a file needs: nothing but a note, a look at another file like it, or decoding."""
         if isinstance(content, OSError):
-            why = (content.strerror or str(content)).lower()
-            self._fail_unread(todo, f"the file cannot be read: {why}")
+            self._fail_unread(todo, unread_file(content))
         elif self._is_known_content(todo, content):
             self._advance(todo.path)
         elif content in self._by_content:
@@ -286,7 +293,7 @@ class Indexer:
             if np.isfinite(vector).all():
                 reading.vectors[index] = vector
             else:  # an overflow of half precision, say
-                self._fail(reading, "the model's vector for it is not finite")
+                self._fail(reading, "the model's vector for it is not finite", is_models=True)
         for reading in {id(entry[0]): entry[0] for entry in batch}.values():
             if reading.is_embedded:
                 self._complete(reading)
@@ -297,7 +304,9 @@ class Indexer:
             self._ready.append(reading)
             self._advance(reading.todo.path)
 
-    def _fail(self, reading: _Reading, reason: str, *, is_access: bool = False) -> None:
+    def _fail(
+        self, reading: _Reading, reason: str, *, is_access: bool = False, is_models: bool = False
+    ) -> None:
         if reading.finished:
             return
         reading.finished = True
@@ -306,7 +315,7 @@ class Indexer:
             if is_access:
                 self._fail_unread(todo, reason)
                 continue
-            self._quarantined.append(FailedMedia(todo.file, reading.content, reason))
+            self._quarantined.append(FailedMedia(todo.file, reading.content, reason, is_models))
             self._tally.failures.append(Failure(todo.path, reason))
             self._advance(todo.path)
 

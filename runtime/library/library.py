@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, LibraryError, QvlError
 from .home import DATABASE
-from .previews import Previews
+from .previews import PREVIEWS, Previews
 from .records import Counts, Failure, Filters, IndexReport, SearchResult, Space, SpaceIdentity
+from .roots import absolute
 from .search import RERANKED, Found, find, rerank
 from .store import Store
-from .survey import absolute
 
 if TYPE_CHECKING:
     from ..model.embedder import Embedder
@@ -54,7 +54,8 @@ QUERY_CHARACTERS = 10_000
 class LibraryStatus:
     """What a library holds.
 
-    `model` is None, and `dims` 0, as long as nothing was indexed. `size`: bytes on disk. `changed_at`: when
+    `folders`: those that were indexed as a whole; files that were named one by one are only counted. `model`
+    is None, and `dims` 0, as long as nothing was indexed. `size`: bytes on disk. `changed_at`: when
     the library was last written, seconds since 1970.
     """
 
@@ -88,6 +89,7 @@ class Library:
         self._lock = threading.RLock()
         self._store: Store | None = None
         self._previews: Previews | None = None
+        self._previews_identity: tuple[int, int] | None = None
         self._embedder: Embedder | None = None
         self._reranker: Reranker | None = None
         self._loading: threading.Thread | None = None
@@ -166,18 +168,23 @@ class Library:
             LibraryBusyError: another process is indexing into this library.
             LibraryStorageError: the disk is full, or the library cannot be written; it stays intact.
         """
-        from .indexer import Indexer, IndexSettings
-        from .survey import check_paths
+        from .indexer import Indexer, IndexProgress, IndexSettings
+        from .survey import check_paths, known_places
 
         given = None if paths is None else check_paths([paths] if isinstance(paths, (str, Path)) else paths)
-        embedder = self._open_embedder()
+        try:
+            embedder = self._open_embedder(stop)
+        except _StoppedError:
+            return _nothing_done(self._reader())
         identity = self._identity(embedder)
         with Store.open(self.path, mode="write") as store:
             space = store.space(identity)
-            everything = tuple(folder.path for folder in store.folders())
             if given is None or not space.active:
                 # A new space can only serve once it holds all that the old one does.
-                given = tuple(dict.fromkeys((*(given or ()), *everything)))
+                given = tuple(dict.fromkeys((*(given or ()), *known_places(store, space))))
+            left = 0 if space.active else store.counts().items - store.counts(space).items
+            if left > 0 and progress is not None:
+                progress(IndexProgress("renew", 0, left, 0))
             with Previews.open(self.path, mode="write") as previews:
                 report = Indexer(
                     store,
@@ -280,7 +287,7 @@ class Library:
     def remove(self, paths: Iterable[str | Path]) -> int:
         """Forget files and folders, on disk or gone, and return how many items went.
 
-        The files are not touched.
+        The files are not touched. Those in quarantine are forgotten, too, and are no items.
 
         Raises:
             InputError: the library knows nothing at one of the paths; nothing was forgotten.
@@ -298,7 +305,7 @@ class Library:
         files = list(self._file_status())
         return LibraryStatus(
             counts=store.counts(),
-            folders=tuple(folder.path for folder in store.folders()),
+            folders=tuple(folder.path for folder in store.folders() if folder.is_whole),
             failures=store.failures(),
             model=None if space is None else space.identity.bundle,
             dims=0 if space is None else space.identity.dims,
@@ -347,18 +354,27 @@ class Library:
 
     def _pictures(self) -> Previews:
         with self._lock:
-            if self._previews is None:
+            # The cache may be deleted at any time, and made anew by another process.
+            identity = _identity_of(self.path / PREVIEWS)
+            if self._previews is None or identity != self._previews_identity:
+                if self._previews is not None:
+                    self._previews.close()
                 self._previews = Previews.open(self.path)
+                self._previews_identity = identity
             return self._previews
 
-    def _open_embedder(self) -> Embedder:
+    def _open_embedder(self, stop: threading.Event | None = None) -> Embedder:
         from ..model.embedder import Embedder
+
+        def tell(step: str, fraction: float) -> None:
+            if stop is not None and stop.is_set():
+                raise _StoppedError
+            if self._model_progress is not None:
+                self._model_progress(step, fraction)
 
         with self._lock:
             if self._embedder is None:
-                self._embedder = Embedder.open(
-                    self._model_to_open(), device=self._device, progress=self._model_progress
-                )
+                self._embedder = Embedder.open(self._model_to_open(), device=self._device, progress=tell)
             return self._embedder
 
     def _open_reranker(self) -> Reranker:
@@ -434,11 +450,34 @@ class Library:
         )
 
     def _command_to_index(self, model: str) -> str:
-        """The command that embeds the library anew with `model`: any one folder brings all the others."""
-        folders = [folder.path for folder in self._reader().folders()]
-        there = next((path for path in folders if Path(path).is_dir()), folders[0] if folders else "PATH")
+        """The command that embeds the library anew with `model`: any one place brings all the others."""
+        from .survey import known_places
+
+        store = self._reader()
+        space = store.active_space()
+        places = () if space is None else known_places(store, space)
+        there = next((path for path in places if Path(path).exists()), places[0] if places else "PATH")
         words = ("qvl-local", "index", there, "--model", model, "--library", str(self.path))
         return shlex.join(words)
+
+
+class _StoppedError(Exception):
+    """`stop` was set while the model was fetched or exported."""
+
+
+def _nothing_done(store: Store) -> IndexReport:
+    """The report of a run that was stopped before it began."""
+    held = store.counts()
+    return IndexReport(held.items, held.photos, held.videos, held.segments, 0, 0, 0, 0, (), 0.0)
+
+
+def _identity_of(file: Path) -> tuple[int, int] | None:
+    """What tells a file from another one of its name; None where there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _lasting_name(model: str | Path) -> str:

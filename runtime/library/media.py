@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .connection import fetch, fetch_one
 from .records import EncodedSegment, FailedMedia, FoundFile, IndexedMedia, Space
-from .rows import MEDIA_COLUMNS, file_values, info_values, stored_name, stored_text
+from .rows import MEDIA_COLUMNS, file_values, info_values, marks, stored_name, stored_text
 
 SELECT_MEDIA = f"SELECT {MEDIA_COLUMNS} FROM media m JOIN folder f ON f.id = m.folder_id"
 
@@ -23,7 +23,8 @@ SELECT_MEDIA = f"SELECT {MEDIA_COLUMNS} FROM media m JOIN folder f ON f.id = m.f
 KNOWN_COLUMNS = (
     "m.id, m.folder_id, m.name, m.size, m.mtime_ns, m.content_hash, "
     "CASE WHEN m.state = 'indexed' AND NOT EXISTS "
-    "(SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?) THEN 'pending' ELSE m.state END"
+    "(SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?1) THEN 'pending' "
+    "WHEN m.failed_in != ?1 THEN 'pending' ELSE m.state END"
 )
 
 _NO_INFO: dict[str, Any] = dict.fromkeys(
@@ -34,9 +35,10 @@ _NO_INFO: dict[str, Any] = dict.fromkeys(
 def write_media(connection: apsw.Connection, item: IndexedMedia | FailedMedia, space: Space) -> int:
     """Insert or replace the row of a file and clear the vectors that it makes stale; returns its media id."""
     if isinstance(item, IndexedMedia):
-        values = info_values(item.info) | {"state": "indexed", "error": None}
+        values = info_values(item.info) | {"state": "indexed", "error": None, "failed_in": None}
     else:
-        values = _NO_INFO | {"state": "failed", "error": stored_text(item.reason)}
+        failed_in = space.id if item.is_models else None
+        values = _NO_INFO | {"state": "failed", "error": stored_text(item.reason), "failed_in": failed_in}
     values |= file_values(item.file) | {"content_hash": item.content_hash}
     known = fetch_one(
         connection,
@@ -61,14 +63,7 @@ def write_segments(
 ) -> None:
     """Add the segments of an item with their vectors: stored int8 [segments, dims]."""
     for segment, row in zip(segments, stored, strict=True):
-        connection.execute(
-            "INSERT INTO segment (media_id, space_id, t0_ms, t1_ms) VALUES (?, ?, ?, ?)",
-            (media_id, space.id, segment.t0_ms, segment.t1_ms),
-        )
-        connection.execute(
-            "INSERT INTO vector (segment_id, space_id, embedding) VALUES (?, ?, vec_int8(?))",
-            (connection.last_insert_rowid(), space.id, row.tobytes()),
-        )
+        _insert_segment(connection, media_id, space.id, segment.t0_ms, segment.t1_ms, row.tobytes())
 
 
 def move_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> None:
@@ -90,7 +85,7 @@ def copy_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> i
     values = file_values(file)
     connection.execute(
         f"INSERT INTO media ({', '.join(values)}, {shared}) "
-        f"SELECT {_marks(values)}, {shared} FROM media WHERE id = ?",
+        f"SELECT {marks(values)}, {shared} FROM media WHERE id = ?",
         (*values.values(), media_id),
     )
     copied = connection.last_insert_rowid()
@@ -102,24 +97,17 @@ def copy_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> i
         (media_id,),
     )
     for space_id, t0_ms, t1_ms, embedding in rows:
-        connection.execute(
-            "INSERT INTO segment (media_id, space_id, t0_ms, t1_ms) VALUES (?, ?, ?, ?)",
-            (copied, space_id, t0_ms, t1_ms),
-        )
-        connection.execute(
-            "INSERT INTO vector (segment_id, space_id, embedding) VALUES (?, ?, ?)",
-            (connection.last_insert_rowid(), space_id, embedding),
-        )
+        _insert_segment(connection, copied, space_id, t0_ms, t1_ms, embedding)
     return copied
 
 
 def remove_media(connection: apsw.Connection, media_ids: Iterable[int]) -> int:
-    """Delete items with their segments and vectors; returns how many there were."""
+    """Delete media with their segments and vectors; returns how many were items, and not in quarantine."""
     removed = 0
     for media_id in media_ids:
         _remove_segments(connection, media_id, None)
-        connection.execute("DELETE FROM media WHERE id = ?", (media_id,))
-        removed += connection.changes()
+        row = fetch_one(connection, "DELETE FROM media WHERE id = ? RETURNING state", (media_id,))
+        removed += row == ("indexed",)
     return removed
 
 
@@ -134,9 +122,23 @@ def _ids_at(connection: apsw.Connection, file: FoundFile) -> list[int]:
 
 def _insert(connection: apsw.Connection, values: Mapping[str, Any]) -> int:
     connection.execute(
-        f"INSERT INTO media ({', '.join(values)}) VALUES ({_marks(values)})", tuple(values.values())
+        f"INSERT INTO media ({', '.join(values)}) VALUES ({marks(values)})", tuple(values.values())
     )
     return connection.last_insert_rowid()
+
+
+def _insert_segment(
+    connection: apsw.Connection, media_id: int, space_id: int, t0_ms: int, t1_ms: int, embedding: bytes
+) -> None:
+    """Add one segment with its vector; `embedding` is int8 [dims] as bytes, what `vec_int8` makes of it."""
+    connection.execute(
+        "INSERT INTO segment (media_id, space_id, t0_ms, t1_ms) VALUES (?, ?, ?, ?)",
+        (media_id, space_id, t0_ms, t1_ms),
+    )
+    connection.execute(
+        "INSERT INTO vector (segment_id, space_id, embedding) VALUES (?, ?, vec_int8(?))",
+        (connection.last_insert_rowid(), space_id, embedding),
+    )
 
 
 def _update(connection: apsw.Connection, media_id: int, values: Mapping[str, Any]) -> None:
@@ -155,7 +157,3 @@ def _remove_segments(connection: apsw.Connection, media_id: int, space: Space | 
         f"DELETE FROM vector WHERE segment_id IN (SELECT id FROM segment WHERE {condition})", parameters
     )
     connection.execute(f"DELETE FROM segment WHERE {condition}", parameters)
-
-
-def _marks(values: Iterable[object]) -> str:
-    return ", ".join("?" for _ in values)

@@ -122,6 +122,15 @@ MIGRATIONS: tuple[Migration, ...] = (
         END;
         """,
     ),
+    Migration(
+        "0002-single-files",
+        """
+        -- 0: holds files that were named one by one; nobody asked for the rest of the folder.
+        ALTER TABLE folder ADD COLUMN whole INTEGER NOT NULL DEFAULT 1;
+        -- The space whose model could not embed the file; NULL: it is the file that cannot be used.
+        ALTER TABLE media ADD COLUMN failed_in INTEGER;
+        """,
+    ),
 )
 
 

@@ -20,10 +20,14 @@ State = Literal["indexed", "failed", "pending"]
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """A root that the user asked to index. `path` is absolute."""
+    """A root that the user asked to index. `path` is absolute.
+
+    Not `is_whole`: only files in it were named, one by one, and the folder itself is never walked.
+    """
 
     id: int
     path: str
+    is_whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,8 @@ class EncodedSegment:
 class KnownFile:
     """A file as the library remembers it. `folder_id` and `name` as in `FoundFile`.
 
-    `state` "pending": described, but without vectors in the space that was asked about.
+    `state` "pending": described, but without vectors in the space that was asked about; or in quarantine for
+    what the model of another space did.
     """
 
     media_id: int
@@ -93,11 +98,15 @@ class IndexedMedia:
 
 @dataclass(frozen=True, slots=True)
 class FailedMedia:
-    """A file that could not be used: quarantined with its reason until it changes."""
+    """A file that could not be used: quarantined with its reason until it changes.
+
+    `is_models`: the file was read well but the model made nothing of it, which another one may.
+    """
 
     file: FoundFile
     content_hash: bytes
     reason: str
+    is_models: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 from ..errors import InputError
-from .roots import in_terms_of, is_inside
+from .roots import absolute, in_terms_of, is_inside, known_inside
 from .store import Store
-from .survey import absolute
 
 
 def remove_paths(store: Store, paths: Iterable[str | Path]) -> int:
-    """Forget what lies at `paths` or below and return how many: roots with all they hold, files, failures.
+    """Forget what lies at `paths` or below and return how many items that were.
+
+    Roots go with all they hold. Files in quarantine are forgotten, too, and do not count.
 
     Raises:
         InputError: the library knows nothing at one of the paths; nothing was forgotten then.
@@ -35,14 +35,10 @@ def remove_paths(store: Store, paths: Iterable[str | Path]) -> int:
 def _at(store: Store, path: str) -> tuple[set[int], set[int]]:
     """The roots at or below a path, and the media there that belong to a root above it."""
     space = store.active_space()
-    roots: set[int] = set()
-    files: set[int] = set()
     folders = store.folders()
     path = in_terms_of(path, (folder.path for folder in folders))
-    for folder in folders:
-        if is_inside(folder.path, path):
-            roots.add(folder.id)
-        elif space is not None and is_inside(path, folder.path):
-            prefix = folder.path.rstrip(os.sep) + os.sep
-            files |= {f.media_id for f in store.known(folder.id, space) if is_inside(prefix + f.name, path)}
-    return roots, files
+    roots = {folder.id for folder in folders if is_inside(folder.path, path)}
+    if space is None:
+        return roots, set()
+    around = [folder for folder in folders if folder.id not in roots]
+    return roots, {file.media_id for _, file in known_inside(store, space, path, around)}

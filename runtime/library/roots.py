@@ -8,12 +8,39 @@ that finds nothing.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .records import Folder, KnownFile, Space
+    from .store import Store
 
 
 def is_inside(path: str, folder: str) -> bool:
     """Whether an absolute path is the folder or lies below it."""
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+    return path == folder or path.startswith(path_in(folder, ""))
+
+
+def path_in(folder: str, name: str) -> str:
+    """The path of `name`, which is relative to the absolute path `folder`; undecodable bytes stay."""
+    return f"{folder.rstrip(os.sep)}{os.sep}{name}"
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """The absolute path of what a person named. Links keep the name that their owner knows them by."""
+    # Neither resolve(), which follows links, nor Path.expanduser(), which refuses a file called "~x".
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+
+
+def known_inside(
+    store: Store, space: Space, path: str, folders: Iterable[Folder]
+) -> Iterator[tuple[Folder, KnownFile]]:
+    """Every file at `path` or below that the library knows, with the one of `folders` that it belongs to."""
+    for folder in folders:
+        if is_inside(folder.path, path) or is_inside(path, folder.path):
+            for file in store.known(folder.id, space):
+                if is_inside(path_in(folder.path, file.name), path):
+                    yield folder, file
 
 
 def in_terms_of(path: str, roots: Iterable[str]) -> str:

@@ -6,11 +6,13 @@ Does not run any SQL.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
 from ..errors import InputError
 from .records import FoundFile, KnownFile, MediaInfo, MediaItem
+from .roots import path_in
 
 MEDIA_COLUMNS = (
     "m.id, f.path, m.folder_id, m.name, m.size, m.mtime_ns, m.content_hash, m.state, m.error, m.kind, "
@@ -48,6 +50,11 @@ def stored_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def marks(values: Iterable[object]) -> str:
+    """A question mark for each value of a query."""
+    return ", ".join("?" for _ in values)
+
+
 def info_values(info: MediaInfo) -> dict[str, Any]:
     """The columns of `media` that a probe fills."""
     return {
@@ -78,7 +85,7 @@ def media_item(row: tuple[Any, ...]) -> MediaItem:
     width, height, duration_s, taken_at, latitude, longitude, camera = described
     return MediaItem(
         id=media_id,
-        path=os.path.join(loaded_name(folder), loaded_name(name)),  # noqa: PTH118 - keeps surrogate escapes
+        path=path_in(loaded_name(folder), loaded_name(name)),
         folder_id=folder_id,
         name=loaded_name(name),
         size=size,

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .formats import kind_by_extension
+from .reasons import refusal, unread_file
 from .records import Failure, Folder, FoundFile
 
 if TYPE_CHECKING:
@@ -62,12 +64,18 @@ class _Rules:
         return self.spec.check_file(name[len(self.base) :]).include
 
 
-def walk(folder: Folder, *, start: str = "", on_found: Callable[[int], None] | None = None) -> Walk:
+def walk(
+    folder: Folder,
+    *,
+    start: str = "",
+    on_found: Callable[[int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> Walk:
     """List every media file under `folder` in the order of its names.
 
     `start` is a folder below it, then the only one that is looked at. `on_found` is told the number of files
     met so far after each folder. A folder that cannot be listed becomes a failure by its name and the walk
-    goes on; so does a root that is not there.
+    goes on; so does a root that is not there. Once `stop` is set, what is left counts as unread.
     """
     files: list[FoundFile] = []
     failures: list[Failure] = []
@@ -75,13 +83,16 @@ def walk(folder: Folder, *, start: str = "", on_found: Callable[[int], None] | N
     stack: list[tuple[str, tuple[_Rules, ...]]] = [(start, ())]
     while stack:
         where, rules = stack.pop()
+        if stop is not None and stop.is_set():
+            unread.append(where)
+            continue
         path = str(Path(folder.path, where))
         try:
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
             rules = _with_rules_of(path, where, entries, rules)
         except (OSError, ValueError) as error:
-            failures.append(Failure(path, f"the folder cannot be read: {_why(error)}"))
+            failures.append(Failure(path, f"the folder cannot be read: {refusal(error)}"))
             unread.append(where)
             continue
         below: list[tuple[str, tuple[_Rules, ...]]] = []
@@ -98,7 +109,7 @@ def walk(folder: Folder, *, start: str = "", on_found: Callable[[int], None] | N
                     if found is not None:
                         files.append(found)
             except OSError as error:
-                failures.append(Failure(entry.path, f"the file cannot be read: {_why(error)}"))
+                failures.append(Failure(entry.path, unread_file(error)))
                 unread.append(name)
         stack.extend(reversed(below))
         if on_found is not None:
@@ -171,7 +182,3 @@ def _file(folder: Folder, name: str, entry: os.DirEntry[str]) -> FoundFile | Non
 
 def _slashed(name: str) -> str:
     return name.replace(os.sep, "/")
-
-
-def _why(error: OSError | ValueError) -> str:
-    return (getattr(error, "strerror", None) or str(error)).lower()

@@ -151,26 +151,35 @@ class Store:
     def folders(self) -> tuple[Folder, ...]:
         """The indexed roots, oldest first."""
         with self._reading() as connection:
-            rows = fetch(connection, "SELECT id, path FROM folder ORDER BY id")
-        return tuple(Folder(folder_id, loaded_name(path)) for folder_id, path in rows)
+            rows = fetch(connection, "SELECT id, path, whole FROM folder ORDER BY id")
+        return tuple(Folder(folder_id, loaded_name(path), bool(whole)) for folder_id, path, whole in rows)
 
-    def add_folder(self, path: str) -> Folder:
-        """Remember a root; the same one when it is known already. `path` is absolute."""
+    def add_folder(self, path: str, *, is_whole: bool = True) -> Folder:
+        """Remember a root; the same one when it is known already. `path` is absolute.
+
+        `is_whole`: the folder itself was named; a root of single files becomes one of these, never back.
+        """
         if not os.path.isabs(path):  # noqa: PTH117 - keeps surrogate escapes
             raise InputError(f"{path}: an indexed folder needs an absolute path")
         normal = os.path.normpath(path)
         with self._writing() as connection:
-            connection.execute("INSERT OR IGNORE INTO folder (path) VALUES (?)", (stored_name(normal),))
-            folder_id = count(connection, "SELECT id FROM folder WHERE path = ?", (stored_name(normal),))
-        return Folder(folder_id, normal)
+            connection.execute(
+                "INSERT INTO folder (path, whole) VALUES (?, ?) "
+                "ON CONFLICT (path) DO UPDATE SET whole = max(whole, excluded.whole)",
+                (stored_name(normal), int(is_whole)),
+            )
+            (folder,) = fetch(
+                connection, "SELECT id, whole FROM folder WHERE path = ?", (stored_name(normal),)
+            )
+        return Folder(folder[0], normal, bool(folder[1]))
 
     def remove_folder(self, folder_id: int) -> int:
         """Forget a root with everything in it; the files stay. Returns how many items went."""
         with self._writing() as connection:
             rows = fetch(connection, "SELECT id FROM media WHERE folder_id = ?", (folder_id,))
-            remove_media(connection, [media_id for (media_id,) in rows])
+            removed = remove_media(connection, [media_id for (media_id,) in rows])
             connection.execute("DELETE FROM folder WHERE id = ?", (folder_id,))
-        return len(rows)
+        return removed
 
     # Vector spaces
 
@@ -294,9 +303,14 @@ class Store:
             return copy_media(connection, media_id, file)
 
     def remove(self, media_ids: Iterable[int]) -> int:
-        """Forget items; their files stay. Returns how many were known."""
+        """Forget files, which stay where they are. Returns how many were items, and not in quarantine."""
         with self._writing() as connection:
-            return remove_media(connection, list(media_ids))
+            removed = remove_media(connection, list(media_ids))
+            connection.execute(
+                "DELETE FROM folder WHERE NOT whole "
+                "AND NOT EXISTS (SELECT 1 FROM media WHERE folder_id = folder.id)"
+            )
+        return removed
 
     # Reading
 

@@ -13,14 +13,16 @@ from __future__ import annotations
 
 import os
 import shlex
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
 from .formats import kind_by_extension
+from .reasons import unread_file
 from .records import Failure, Folder, FoundFile, KnownFile, Space
-from .roots import in_terms_of, is_inside
+from .roots import absolute, in_terms_of, is_inside, known_inside, path_in
 from .scanner import Walk, find, walk
 from .store import Store
 
@@ -82,8 +84,12 @@ def survey(
     paths: Sequence[str],
     *,
     on_found: Callable[[int], None] | None = None,
+    stop: threading.Event | None = None,
 ) -> Survey:
-    """Walk `paths` (absolute; folders that were never indexed become roots) and compare with the library."""
+    """Walk `paths` (absolute; folders that were never indexed become roots) and compare with the library.
+
+    Once `stop` is set, the rest counts as not looked at.
+    """
     places = [_place(store, path) for path in paths]
     folders = store.folders()
     found: dict[tuple[int, str], FoundFile] = {}
@@ -91,11 +97,11 @@ def survey(
     gone: list[KnownFile] = []
     known: dict[tuple[int, str], KnownFile] = {}
     for place in places:
-        seen = _walk(place, on_found)
+        seen = _walk(place, on_found, stop)
         failures.extend(seen.failures)
         here = {(file.folder_id, file.name): file for file in _owned(seen, folders)}
         found |= here
-        inside = list(_known_inside(store, space, place, folders))
+        inside = [file for _, file in known_inside(store, space, place.path, folders)]
         known |= {(file.folder_id, file.name): file for file in inside}
         missing = [file for file in inside if (file.folder_id, file.name) not in here]
         items = sum(file.state != "failed" for file in missing)
@@ -121,19 +127,27 @@ def survey(
     return Survey(named, tuple(todo), unchanged, tuple(distinct.values()), tuple(failures))
 
 
-def absolute(path: str | Path) -> str:
-    """The absolute path of what a person named. Links keep the name that their owner knows them by."""
-    # Neither resolve(), which follows links, nor Path.expanduser(), which refuses a file called "~x".
-    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
+def known_places(store: Store, space: Space) -> tuple[str, ...]:
+    """What was ever named: the roots, and the single files outside of them. Walking these finds all again."""
+    folders = store.folders()
+    roots = [folder.path for folder in folders if folder.is_whole]
+    files = [
+        path_in(folder.path, file.name)
+        for folder in folders
+        if not folder.is_whole and not any(is_inside(folder.path, root) for root in roots)
+        for file in store.known(folder.id, space)
+    ]
+    return (*roots, *files)
 
 
 def _place(store: Store, path: str) -> _Place:
     folders = store.folders()
     path = in_terms_of(path, (folder.path for folder in folders))
-    owner = _owner(folders, path)
+    is_folder = Path(path).is_dir()
+    # A root of single files is no place for a whole folder.
+    owner = _owner([folder for folder in folders if folder.is_whole or not is_folder], path)
     if owner is None:
-        is_folder = Path(path).is_dir()
-        owner = store.add_folder(path if is_folder else str(Path(path).parent))
+        owner = store.add_folder(path if is_folder else str(Path(path).parent), is_whole=is_folder)
     name = "" if path == owner.path else os.path.relpath(path, owner.path)
     return _Place(owner, name, path)
 
@@ -144,16 +158,15 @@ def _owner(folders: Iterable[Folder], path: str) -> Folder | None:
     return max(around, key=lambda folder: len(folder.path), default=None)
 
 
-def _walk(place: _Place, on_found: Callable[[int], None] | None) -> Walk:
+def _walk(place: _Place, on_found: Callable[[int], None] | None, stop: threading.Event | None) -> Walk:
     if place.name and not Path(place.path).is_dir():
         try:
             return Walk(place.folder, (find(place.folder, place.name),), (), ())
         except OSError as error:
-            failure = Failure(
-                place.path, f"the file cannot be read: {(error.strerror or str(error)).lower()}"
-            )
-            return Walk(place.folder, (), (failure,), (place.name,))
-    return walk(place.folder, start=place.name, on_found=on_found)
+            if isinstance(error, FileNotFoundError) and Path(place.path).parent.is_dir():
+                return Walk(place.folder, (), (), ())  # a single file of old that is gone
+            return Walk(place.folder, (), (Failure(place.path, unread_file(error)),), (place.name,))
+    return walk(place.folder, start=place.name, on_found=on_found, stop=stop)
 
 
 def _owned(seen: Walk, folders: Sequence[Folder]) -> Iterable[FoundFile]:
@@ -163,22 +176,11 @@ def _owned(seen: Walk, folders: Sequence[Folder]) -> Iterable[FoundFile]:
         return seen.files
     moved = []
     for file in seen.files:
-        path = f"{seen.folder.path.rstrip(os.sep)}{os.sep}{file.name}"
+        path = path_in(seen.folder.path, file.name)
         owner = _owner(inner, path) or seen.folder
         name = os.path.relpath(path, owner.path) if owner.id != file.folder_id else file.name
         moved.append(FoundFile(owner.id, name, file.size, file.mtime_ns))
     return moved
-
-
-def _known_inside(
-    store: Store, space: Space, place: _Place, folders: Sequence[Folder]
-) -> Iterable[KnownFile]:
-    for folder in folders:
-        if is_inside(folder.path, place.path) or is_inside(place.path, folder.path):
-            prefix = folder.path.rstrip(os.sep) + os.sep
-            for file in store.known(folder.id, space):
-                if is_inside(prefix + file.name, place.path):
-                    yield file
 
 
 def _name_in(place: _Place, folders: Sequence[Folder], file: KnownFile) -> str:
@@ -186,12 +188,12 @@ def _name_in(place: _Place, folders: Sequence[Folder], file: KnownFile) -> str:
     if file.folder_id == place.folder.id:
         return file.name
     path = next(folder.path for folder in folders if folder.id == file.folder_id)
-    return os.path.relpath(f"{path.rstrip(os.sep)}{os.sep}{file.name}", place.folder.path)
+    return os.path.relpath(path_in(path, file.name), place.folder.path)
 
 
 def _path(folders: Sequence[Folder], file: FoundFile) -> str:
     folder = next(folder for folder in folders if folder.id == file.folder_id)
-    return f"{folder.path.rstrip(os.sep)}{os.sep}{file.name}"
+    return path_in(folder.path, file.name)
 
 
 def _is_same(file: FoundFile, known: KnownFile) -> bool:

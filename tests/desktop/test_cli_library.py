@@ -120,6 +120,37 @@ def test_search_says_when_nothing_passes(cli: Any) -> None:
     assert "Nothing in the library passes these filters" in outcome.out
 
 
+def test_search_says_that_a_folder_is_not_there(sample: Any, cli: Any, tmp_path: Path) -> None:
+    outcome = cli("search", QUERY, "--under", str(tmp_path / "gone"))
+    assert outcome.status == 0
+    assert f"--under {tmp_path / 'gone'}: no such folder" in outcome.out
+    assert "lies in none of the indexed folders" in cli("search", QUERY, "--under", str(tmp_path)).out
+    outcome = cli("search", QUERY, "--under", str(tmp_path / "gone"), "-f")
+    assert outcome.out == ""
+    assert "no such folder" in outcome.err
+
+
+def test_the_first_line_comes_before_the_model(sample: Any, tmp_path: Path) -> None:
+    script = (
+        "import sys\n"
+        "from qvl_local.desktop import console\n"
+        "from qvl_local.desktop.commands import index\n"
+        "def note(line):\n"
+        "    print(line, 'onnxruntime' in sys.modules, 'numpy' in sys.modules)\n"
+        "    raise SystemExit\n"
+        "sys.modules['qvl_local.desktop.commands.index'].note = note\n"
+        "from qvl_local.desktop.cli import run\n"
+        "run(['index', sys.argv[1], '--library', sys.argv[2]])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(sample.pictures), str(tmp_path / "library")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == f"Library: {tmp_path / 'library'} False False\n"
+
+
 def test_bare_paths_are_byte_for_byte(sample: Any, cli: Any) -> None:
     outcome = cli("search", QUERY, "-0", "--under", str(sample.pictures / "odd"))
     paths = outcome.out.encode("utf-8", "surrogateescape").split(b"\0")
@@ -171,16 +202,22 @@ def test_status(sample: Any, cli: Any, cli_json: Any) -> None:
 
 
 def test_remove_forgets_but_touches_nothing(
-    sample: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sample: Any, cli: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(sample.library, tmp_path / "library")
     monkeypatch.setenv("QVL_LIBRARY", str(tmp_path / "library"))
     gone = cli_json("search", QUERY, "--kind", "photo")["results"][0]["path"]
     printed = cli_json("remove", gone)
-    assert (printed["removed"], printed["items"]) == (1, 29)
+    assert (printed["removed"], printed["removed_failed"], printed["items"]) == (1, 0, 29)
+    assert (
+        "Forgot 1 file that could not be used; the library holds 29 items now"
+        in cli("remove", str(sample.broken)).out
+    )
     assert Path(gone).is_file()
     assert gone not in [hit["path"] for hit in cli_json("search", QUERY, "-k", "100")["results"]]
     assert cli_json("remove", str(sample.pictures))["items"] == 0
+    assert "The library is empty. Index something first: qvl-local index PATH" in cli("search", QUERY).out
+    assert cli_json("status")["folders"] == []
 
 
 def test_a_library_that_is_not_there(cli_json: Any, tmp_path: Path) -> None:
@@ -260,8 +297,9 @@ def test_ctrl_c_keeps_what_is_done(sample: Any, tmp_path: Path, cli_json: Any) -
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        # Said just before the work begins.
         assert "Library:" in process.stderr.readline()
+        # Said just before the work begins.
+        assert any(line.startswith("Model: ") for line in process.stderr)
         process.send_signal(signal.SIGINT)
         errors = process.stderr.read()
         printed = json.loads(process.stdout.read())
@@ -286,7 +324,7 @@ def test_sigterm_ends_an_index_in_order(sample: Any, tmp_path: Path, cli_json: A
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        assert "Library:" in process.stderr.readline()
+        assert any(line.startswith("Model: ") for line in process.stderr)
         process.terminate()
         errors = process.stderr.read()
         printed = json.loads(process.stdout.read())

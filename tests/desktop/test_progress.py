@@ -5,6 +5,7 @@ from qvl_local.desktop.progress import BarView, LineView, progress_view
 from qvl_local.runtime.library.indexer import IndexProgress
 
 STEPS = (
+    IndexProgress("renew", 0, 12, 0),
     IndexProgress("scan", 120, None, 0),
     IndexProgress("embed", 10, 40, 1, "/a.jpg", 5.5, 6.0),
     IndexProgress("remove", 0, 3, 1),
@@ -16,14 +17,19 @@ def test_lines_say_how_far_how_fast_and_how_long(capsys: pytest.CaptureFixture[s
         for step in STEPS:
             view.index(step)
         view.model("writing", 0.25)
+        view.model("writing", 0.5)
         view.files(3, 340)
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines() == [
+        "The library was indexed with another model: 12 items will be embedded anew, which takes as long as "
+        "the first time. Until then the old model still serves.",
         "Looking for files: 120",
         "Indexing: 10 of 40, 5.5 files/s, 1 failed, 6.0 s left",
         "Forgetting what is gone: 0 of 3, 1 failed",
+        "Making the model ready. This happens once and may take a while.",
         "Model: writing: 25 of 100",
+        "Model: writing: 50 of 100",
         "Making sample pictures: 3 of 340",
     ]
 
@@ -31,7 +37,7 @@ def test_lines_say_how_far_how_fast_and_how_long(capsys: pytest.CaptureFixture[s
 def test_lines_are_rare(capsys: pytest.CaptureFixture[str]) -> None:
     with LineView(every_s=1000) as view:
         for _ in range(1000):
-            view.index(STEPS[1])
+            view.index(STEPS[2])
     assert capsys.readouterr().err == ""
 
 

@@ -29,7 +29,7 @@ from qvl_local.runtime.errors import (
     ModelNotFoundError,
 )
 from qvl_local.runtime.library.indexer import IndexProgress, IndexSettings
-from qvl_local.runtime.library.previews import PREVIEWS
+from qvl_local.runtime.library.previews import PREVIEWS, Previews
 from qvl_local.runtime.library.records import Filters, SearchResult
 from qvl_local.runtime.library.store import Store
 from qvl_local.runtime.library.workers import WorkerSettings
@@ -438,6 +438,23 @@ def test_hits_without_file_and_preview_keep_the_cosine(album: Path, opened: Call
     assert all(hit.reranker_score is None for hit in result.hits)
 
 
+def test_previews_made_anew_are_found_by_an_open_library(album: Path, opened: Callable[..., Library]) -> None:
+    library, other = opened(), opened()
+    library.index([album])
+    item = library.search("red", limit=1, rerank=False).hits[0].media_id
+    assert library.thumbnail(item)
+    for file in library.path.glob(f"{PREVIEWS}*"):
+        file.unlink()
+    assert library.thumbnail(item) is None
+    assert len(library.search("red").hits) == 4
+    (album / "red.jpg").touch()
+    Previews.open(library.path, mode="write").close()
+    other.remove([album])
+    other.index([album])
+    item = library.search("red", limit=1, rerank=False).hits[0].media_id
+    assert library.thumbnail(item)
+
+
 def test_deleted_previews_are_only_slower(album: Path, opened: Callable[..., Library]) -> None:
     library = opened()
     library.index([album])
@@ -568,15 +585,81 @@ def test_a_vector_that_is_not_finite_costs_its_file(
     ]
 
 
+def with_other_pixels(bundle: str, folder: Path) -> Path:
+    """A copy of the bundle that looks at smaller pictures, and so is another model for a library."""
+    shutil.copytree(bundle, folder)
+    pixels = folder / "preprocessor_config.json"
+    pixels.write_text(pixels.read_text(encoding="utf-8").replace("16384", "12288"), encoding="utf-8")
+    return folder
+
+
+def test_another_model_tries_again_what_the_first_made_nothing_of(
+    album: Path,
+    opened: Callable[..., Library],
+    tiny_bundle: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    library = opened()
+    real = library._open_embedder().embed
+    monkeypatch.setattr(
+        library._open_embedder(), "embed", lambda inputs, **options: np.nan * real(inputs, **options)
+    )
+    assert len(library.index([album]).failed) == 4
+    report = opened(NO_DECODER).index([album])  # not tried again with the same model
+    assert (report.items, len(report.failed)) == (0, 4)
+    told: list[IndexProgress] = []
+    other = with_other_pixels(tiny_bundle, tmp_path / "other")
+    with Library.open(library.path, model=other, settings=SETTINGS) as changed:
+        report = changed.index([album], progress=told.append)
+        assert (report.items, report.failed) == (4, ())
+        assert changed.status().model == str(other)
+    assert [step for step in told if step.stage == "renew"] == []  # there was nothing to embed anew
+
+
+def test_single_files_bring_nothing_else_of_their_folder(
+    album: Path, opened: Callable[..., Library], tiny_bundle: str, tmp_path: Path
+) -> None:
+    library = opened()
+    assert library.index([album / "red.jpg"]).items == 1
+    assert library.index([album / "green.webp"]).items == 2
+    assert library.status().folders == ()
+    assert library.index().items == 2
+    told: list[IndexProgress] = []
+    other = with_other_pixels(tiny_bundle, tmp_path / "other")
+    with Library.open(library.path, model=other, settings=SETTINGS) as changed:
+        assert changed.index([album / "red.jpg"], progress=told.append).items == 2
+        assert told[0] == IndexProgress("renew", 0, 2, 0)
+        (album / "green.webp").unlink()
+        assert changed.index().items == 1  # gone, and its folder is there to say so
+        assert changed.index([album / "sub"]).items == 2  # a folder inside: a root of its own
+        assert changed.status().folders == (str(album / "sub"),)
+        assert changed.remove([album / "red.jpg"]) == 1
+        assert changed._reader().folders() == changed._reader().folders()[-1:]
+        assert changed.index([album]).items == 3
+        assert set(changed.status().folders) == {str(album), str(album / "sub")}
+
+
+def test_files_in_quarantine_are_no_items_when_they_go(album: Path, opened: Callable[..., Library]) -> None:
+    (album / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    library = opened()
+    assert len(library.index([album]).failed) == 1
+    assert library.remove([album / "bad.jpg"]) == 0
+    library.index([album])
+    (album / "bad.jpg").unlink()
+    report = library.index([album])
+    assert (report.removed, report.failed) == (0, ())
+    (album / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    library.index([album])
+    assert library.remove([album]) == 4
+
+
 def test_another_pixel_budget_is_another_space(
     album: Path, opened: Callable[..., Library], tiny_bundle: str, tmp_path: Path
 ) -> None:
     library = opened()
     library.index([album])
-    other = tmp_path / "other"
-    shutil.copytree(tiny_bundle, other)
-    pixels = other / "preprocessor_config.json"
-    pixels.write_text(pixels.read_text(encoding="utf-8").replace("16384", "12288"), encoding="utf-8")
+    other = with_other_pixels(tiny_bundle, tmp_path / "other")
     with Library.open(library.path, model=other, settings=SETTINGS) as changed:
         with pytest.raises(LibraryError, match="was indexed with") as refused:
             changed.search("red")
@@ -626,6 +709,45 @@ def test_stopping_keeps_what_was_read(tmp_path: Path, media: Any, opened: Callab
     rest = library.index([tmp_path / "album"])
     assert changes(rest) == (40 - report.items, 0, report.items, 0)
     assert rest.items == 40
+
+
+def test_a_walk_can_be_stopped(tmp_path: Path, media: Any, opened: Callable[..., Library]) -> None:
+    for number in range(5):
+        media.photo(tmp_path / "album" / f"{number}" / "a.jpg", RED, seed=number)
+    library = opened()
+    library.index([tmp_path / "album"])
+    media.photo(tmp_path / "album" / "0" / "b.jpg", BLUE)
+    (tmp_path / "album" / "4" / "a.jpg").unlink()
+    stop = threading.Event()
+    seen: list[IndexProgress] = []
+
+    def stop_at_once(step: IndexProgress) -> None:
+        seen.append(step)
+        stop.set()
+
+    report = library.index([tmp_path / "album"], progress=stop_at_once, stop=stop)
+    assert [step.stage for step in seen] == ["scan"]  # one folder of six was looked at
+    assert (report.items, *changes(report)) == (5, 0, 0, 0, 0)
+    assert report.failed == ()
+
+
+def test_making_a_model_ready_can_be_stopped(
+    album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: Callable[..., Library]
+) -> None:
+    opened().close()
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "cache"))
+    stop = threading.Event()
+    steps: list[str] = []
+
+    def model_step(step: str, _fraction: float) -> None:
+        steps.append(step)
+        stop.set()
+
+    with Library.open(tmp_path / "library", model="tiny", settings=SETTINGS, progress=model_step) as library:
+        report = library.index([album], stop=stop)
+    assert len(steps) == 1
+    assert (report.items, *changes(report)) == (0, 0, 0, 0, 0)
+    assert not list((tmp_path / "cache").rglob("*.onnx"))
 
 
 def test_an_interrupt_passes_through_and_keeps_what_was_read(
