@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 _STAGES = {"scan": "Looking for files", "embed": "Indexing", "remove": "Forgetting what is gone"}
 # Slow enough for a log file, fast enough to show life.
 LINE_EVERY_S = 5.0
-# The first files wait for models and workers; an estimate made of them frightens for nothing.
 MAKING_READY = "Making the model ready. This happens once and may take a while."
+# The first files wait for models and workers; an estimate made of them frightens for nothing.
 TOLD_FROM = 10
 
 
@@ -33,7 +33,6 @@ def progress_view() -> View:
     return BarView() if sys.stderr.isatty() else LineView()
 
 
-class View:
 def first_model_step() -> Callable[[str, float], None]:
     """For commands that show no progress: one line when a model has to be made ready, and no more."""
     is_told = False
@@ -47,6 +46,7 @@ def first_model_step() -> Callable[[str, float], None]:
     return tell
 
 
+class View:
     """Shows nothing; what the others have in common. Use as a context manager."""
 
     def __enter__(self) -> Self:
@@ -65,13 +65,13 @@ def first_model_step() -> Callable[[str, float], None]:
 
     def index(self, progress: IndexProgress) -> None:
         """Progress of `Library.index`."""
-        per_s = progress.per_s
         if progress.stage == "renew":
             note(
                 f"The library was indexed with another model: {count(progress.total or 0, 'item')} will be "
                 "embedded anew, which takes as long as the first time. Until then the old model still serves."
             )
             return
+        per_s = progress.per_s
         speed = [] if per_s is None else [f"{per_s:.1f} files/s" if per_s < 100 else f"{per_s:,.0f} files/s"]
         if progress.failed:
             speed.append(f"{progress.failed:,} failed")
@@ -137,12 +137,12 @@ class LineView(View):
 
     def __init__(self, every_s: float = LINE_EVERY_S) -> None:
         self._every_s = every_s
+        self._has_model_step = False
         self._next = time.monotonic() + every_s
 
     def show(
         self, label: str, done: float, total: float | None, *, speed: str = "", left_s: float | None = None
     ) -> None:
-        self._has_model_step = False
         """See `View.show`."""
         now = time.monotonic()
         if now < self._next:
