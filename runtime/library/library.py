@@ -240,7 +240,7 @@ class Library:
     ) -> Found:
         """The fast step of `search` alone: `result()` of what it returns is the embedder's order.
 
-        Arguments and errors as for `search`; `top` is `rerank_top`: above 0, the reranker is loaded meanwhile.
+        Arguments and errors as for `search`; `top` is `rerank_top`; above 0 the reranker loads meanwhile.
         """
         text = _checked_query(query, has_image=image is not None)
         given: dict[str, Any] = {} if text is None else {"text": text, "instruction": QUERY_INSTRUCTION}
