@@ -17,20 +17,28 @@ FLAVOURS: tuple[Flavour, ...] = get_args(Flavour)
 OPSETS: dict[Flavour, tuple[int, ...]] = {"ort": (OPSET,), "portable": (23, 20)}
 
 
-def dialect_of(flavour: str, opset: int = OPSET) -> Dialect:
+def known_flavour(text: str) -> Flavour:
+    """A flavour by its name.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    for flavour in FLAVOURS:
+        if flavour == text:
+            return flavour
+    raise InputError(f"Unknown flavour {text!r}. Choose one of: {', '.join(FLAVOURS)}.")
+
+
+def dialect_of(flavour: Flavour, opset: int = OPSET) -> Dialect:
     """The dialect that graphs of a flavour are written in.
 
     Raises:
         InputError: there is no such flavour, or it is not written with that operator set.
     """
-    for name in FLAVOURS:
-        if name == flavour:
-            break
-    else:
-        raise InputError(f"Unknown flavour {flavour!r}. Choose one of: {', '.join(FLAVOURS)}.")
-    if opset not in OPSETS[name]:
-        known = " or ".join(map(str, OPSETS[name]))
-        raise InputError(f"The flavour {name} is written with opset {known}, not {opset}.")
-    if name == "ort":
+    opsets = OPSETS[known_flavour(flavour)]
+    if opset not in opsets:
+        known = " or ".join(map(str, opsets))
+        raise InputError(f"The flavour {flavour} is written with opset {known}, not {opset}.")
+    if flavour == "ort":
         return ORT
     return PortableDialect(PlainOperators() if opset == 20 else FusedOperators())
