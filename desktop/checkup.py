@@ -1,4 +1,4 @@
-"""What `doctor` finds out: the installation, the folders in use, the models at hand, the cost of a photo.
+"""What `doctor` finds out: machine, installation, folders, models at hand, what fits, what a photo costs.
 
 Gathers facts into one record and judges them; prints nothing. Heavy parts are imported where they are asked.
 """
@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Literal
 
 from qvl_local.runtime.errors import QvlError
+from qvl_local.runtime.model.planner import Workload
 
 from .machine import Machine, can_write, free_bytes, read_machine
+from .plans import ModelPlan, plan_models
 from .settings import Settings, qvl_version
 
 # Below this an index of some ten thousand photos may not fit.
@@ -47,7 +49,7 @@ class Engines:
 
 @dataclass(frozen=True, slots=True)
 class ModelAtHand:
-    """A model by its short name: in the package, in the Hugging Face cache, or still to be fetched."""
+    """A model by its short name: in the package, whole in the Hugging Face cache, or still to be fetched."""
 
     name: str
     state: Literal["included", "downloaded", "not downloaded"]
@@ -74,17 +76,19 @@ class Checkup:
     library: Place
     cache: Place
     models: tuple[ModelAtHand, ...]
+    plans: tuple[ModelPlan, ...]
     photo: PhotoCost | None
     problems: tuple[str, ...]
 
 
-def check(settings: Settings) -> Checkup:
+def check(settings: Settings, workload: Workload) -> Checkup:
     """Look at everything; a model is loaded and timed only when that needs no download."""
     from qvl_local.runtime.model.storage import cache_folder
 
     engines = _engines()
     library, cache = _place(settings.library), _place(cache_folder())
     models = tuple(_models())
+    machine = read_machine()
     photo, trouble = None, None
     try:
         photo = _photo_cost(settings.model or "tiny", models)
@@ -92,11 +96,12 @@ def check(settings: Settings) -> Checkup:
         trouble = str(error)
     return Checkup(
         version=qvl_version(),
-        machine=read_machine(),
+        machine=machine,
         engines=engines,
         library=library,
         cache=cache,
         models=models,
+        plans=tuple(plan_models(settings.model, machine=machine, disk=cache.free_bytes, workload=workload)),
         photo=photo,
         problems=(
             *_place_problems("library", library),
@@ -150,13 +155,14 @@ def _library_problems(folder: Path) -> Iterator[str]:
 
 
 def _models() -> Iterator[ModelAtHand]:
-    from huggingface_hub import try_to_load_from_cache
+    from qvl_local.runtime.model.hub import Hub, Reference
     from qvl_local.runtime.model.resolve import NAMES, TINY
 
     yield ModelAtHand(TINY, "included")
+    hub = Hub.of_this_machine()
     for name, repository in NAMES.items():
-        found = try_to_load_from_cache(repository, "config.json")
-        yield ModelAtHand(name, "downloaded" if isinstance(found, str) else "not downloaded")
+        held = hub.held(Reference(repository))
+        yield ModelAtHand(name, "downloaded" if held is not None else "not downloaded")
 
 
 def _photo_cost(model: str, models: tuple[ModelAtHand, ...]) -> PhotoCost | None:

@@ -18,12 +18,15 @@ from .console import write_bytes
 from .text import is_valid_unicode, valid_unicode
 
 if TYPE_CHECKING:
+    from qvl_local.quant.accuracy.report import Report
     from qvl_local.runtime.library.library import LibraryStatus
     from qvl_local.runtime.library.records import Counts, Failure, Hit, IndexReport, SearchResult
     from qvl_local.runtime.model.bundle import Bundle
+    from qvl_local.runtime.model.planner import Plan
     from qvl_local.runtime.model.verify import Finding
 
     from .checkup import Checkup
+    from .plans import ModelPlan
 
 Json = dict[str, Any]
 
@@ -117,12 +120,58 @@ def verification(bundle: str, findings: Sequence[Finding]) -> Json:
     }
 
 
+def accuracy_report(report: Report) -> Json:
+    """The object of `bench accuracy`."""
+    from qvl_local.quant.accuracy.report import report_object
+
+    printed = report_object(report)
+    for bundle in printed["bundles"]:
+        bundle |= path_fields(bundle["path"])
+    for dataset in printed["datasets"]:
+        dataset |= {"name": valid_unicode(dataset["name"]), "source": valid_unicode(dataset["source"])}
+        unreadable = dataset["unreadable"].items()
+        dataset["unreadable"] = [{**path_fields(path), "error": reason} for path, reason in unreadable]
+    return printed
+
+
 def checkup(found: Checkup) -> Json:
     """The object of `doctor`."""
     facts = asdict(found)
     for place in ("library", "cache"):
         facts[place] = {**facts[place], **path_fields(facts[place]["path"])}
+    facts["plans"] = [_model_plan(plan) for plan in found.plans]
     return {"ok": not found.problems, **facts}
+
+
+def _model_plan(found: ModelPlan) -> Json:
+    return {
+        "model": found.model,
+        "place": found.budget.place,
+        "tokens": found.workload.tokens,
+        "photos": found.workload.photos,
+        "memory_bytes": found.budget.memory,
+        "usable_bytes": found.budget.usable,
+        "options": [_plan(option, found) for option in found.options],
+    }
+
+
+def _plan(option: Plan, found: ModelPlan) -> Json:
+    return {
+        "precision": option.precision,
+        "layout": option.layout,
+        "recommended": option == found.recommended,
+        "vision_bytes": option.vision,
+        "decoder_bytes": option.decoder,
+        "table_bytes": option.table,
+        "adapters_bytes": option.adapters,
+        "resident_bytes": option.resident,
+        "work_bytes": option.work,
+        "process_bytes": option.process,
+        "total_bytes": option.memory,
+        "disk_bytes": option.disk,
+        "fits_memory": option.fits_memory,
+        "fits_disk": option.fits_disk,
+    }
 
 
 def _hit(hit: Hit) -> Json:

@@ -14,15 +14,18 @@ from .console import path_text, print_table, stdout_console
 from .text import clock, count, duration, home_relative, printable, size
 
 if TYPE_CHECKING:
+    from qvl_local.runtime.hardware import Gpu
     from qvl_local.runtime.library.library import LibraryStatus
     from qvl_local.runtime.library.records import Failure, Hit, IndexReport, SearchResult
     from qvl_local.runtime.model.bundle import Bundle
+    from qvl_local.runtime.model.planner import Plan
     from qvl_local.runtime.model.verify import Finding
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from .checkup import Checkup, Place
+    from .plans import ModelPlan
 
 # A reranker that gives its best hit less than an even chance says that nothing fits.
 GOOD_MATCH = 0.5
@@ -161,6 +164,8 @@ def print_checkup(found: Checkup, *, console: Console | None = None) -> None:
     console = console or stdout_console()
     machine, engines = found.machine, found.engines
     memory = "unknown" if machine.memory_bytes is None else size(machine.memory_bytes)
+    if machine.available_bytes is not None:
+        memory += f", {size(machine.available_bytes)} available"
     features = (
         "unknown" if machine.cpu_features is None else ", ".join(machine.cpu_features) or "none that matter"
     )
@@ -170,6 +175,7 @@ def print_checkup(found: Checkup, *, console: Console | None = None) -> None:
         ("processor", f"{machine.cpu or 'unknown'}, {count(machine.cores, 'core')} for this process"),
         ("instructions", features),
         ("memory", memory),
+        *(("graphics card", _gpu(gpu)) for gpu in machine.gpus),
         ("Python", engines.python),
         ("ONNX Runtime", f"{engines.onnxruntime}, {', '.join(engines.providers)}"),
         ("SQLite", f"{engines.sqlite}, sqlite-vec {engines.sqlite_vec}, apsw {engines.apsw}"),
@@ -179,10 +185,64 @@ def print_checkup(found: Checkup, *, console: Console | None = None) -> None:
         ("one photo", _photo_cost(found)),
     ]
     print_facts(facts, console=console)
+    if found.plans:
+        print_plans(found.plans, console=console)
     for problem in found.problems:
         console.print(f"Problem: {printable(problem)}", style="red")
     if not found.problems:
         console.print("Everything is in place.", style="green")
+
+
+def print_plans(found: Sequence[ModelPlan], *, console: Console) -> None:
+    """What fits, a line for each way to export a model, then how the recommended ones add up."""
+    from rich.table import Table
+
+    from .plans import LAYOUT_WORDS, PLACE_WORDS, arithmetic, verdict
+
+    workload = found[0].workload
+    console.print(
+        f"\nEmbedder and reranker together, {count(workload.photos, 'photo')} of {workload.tokens:,} visual "
+        "tokens at once (by count, not measured):"
+    )
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for heading in ("model", "on", "precision", "layout"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("weights", "memory", "disk"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("fits")
+    for plan in found:
+        for option in plan.options:
+            table.add_row(
+                printable(plan.model),
+                PLACE_WORDS[plan.budget.place],
+                option.precision,
+                LAYOUT_WORDS[option.layout],
+                size(option.resident),
+                size(option.memory),
+                size(option.disk),
+                _fits(option),
+                style="bold" if option == plan.recommended and option.fits else None,
+            )
+    print_table(table, console)
+    for plan in found:
+        console.print(f"{printable(verdict(plan))}.\n  {arithmetic(plan)}.", style="dim")
+
+
+def _fits(option: Plan) -> str:
+    if option.fits_memory is None:
+        return "unknown"
+    missing = [
+        word for word, fits in (("memory", option.fits_memory), ("disk", option.fits_disk)) if fits is False
+    ]
+    return f"no: {' and '.join(missing)}" if missing else "yes"
+
+
+def _gpu(gpu: Gpu) -> str:
+    memory = "memory unknown" if gpu.memory_bytes is None else size(gpu.memory_bytes)
+    free = None if gpu.free_bytes is None else f"{size(gpu.free_bytes)} free"
+    driver = None if gpu.driver is None else f"driver {gpu.driver}"
+    capability = None if gpu.compute_capability is None else f"compute capability {gpu.compute_capability}"
+    return ", ".join(filter(None, [gpu.name, memory, free, driver, capability]))
 
 
 def _place(place: Place) -> str:

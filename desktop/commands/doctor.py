@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from .. import jsonout, options
@@ -11,19 +13,37 @@ from ..settings import Settings
 def doctor(
     library: options.Library = None,
     model: options.Model = None,
+    tokens: Annotated[
+        int | None,
+        typer.Option(
+            "--tokens",
+            metavar="N",
+            min=4,
+            max=16_384,
+            help="Plan for photos of so many visual tokens, 32×32 pixels each. [default: 384]",
+        ),
+    ] = None,
+    photos: Annotated[
+        int | None,
+        typer.Option("--photos", metavar="N", min=1, help="Plan for so many at once. [default: 20]"),
+    ] = None,
     as_json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
     """Check this machine and this installation.
 
-    Shows the processor and what it can do, memory, disk, folders, versions, which models are at hand, and
-    what one photo costs. Exit status 1 when something stands in the way.
+    Shows the processor and what it can do, graphics cards, memory, disk, folders, versions, which models are
+    at hand, which precision of the real models fits, and what one photo costs. Exit status 1 when something
+    stands in the way.
     """
     settings = Settings.read(library=library, model=model)
 
+    from qvl_local.runtime.model.planner import Workload
+
     from ..checkup import check
 
-    found = check(settings)
+    default = Workload()
+    found = check(settings, Workload(tokens=tokens or default.tokens, photos=photos or default.photos))
 
     if as_json:
         jsonout.write(jsonout.checkup(found))

@@ -430,7 +430,11 @@ def _discard(snapshot: Snapshot, file: HubFile) -> None:
 def _quiet_bars() -> Iterator[None]:
     """Keep huggingface_hub from drawing bars of its own over ours, unless its variable asks for them."""
     from huggingface_hub import constants
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
 
     if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
         yield

@@ -20,6 +20,7 @@ from typing import Any, Literal, Protocol
 
 from ..errors import BundleError, CheckpointError, InputError, ModelError, ModelNotFoundError
 from .bundle import MANIFEST, Bundle, Role, open_bundle
+from .config import load_config
 from .hub import Hub, Reference
 from .snapshot import Snapshot, checkpoint_files, snapshot_at, snapshot_of
 from .storage import CACHE_VARIABLE, cache_folder, remembered_sha256, write_atomically
@@ -77,8 +78,9 @@ def resolve(
 
     Args:
         model: "tiny", "2b", "8b", a Hugging Face id, a checkpoint folder, or a bundle folder.
-        precision: of the weights; None is fp32 on the CPU, fp16 on CUDA. Not for bundle folders.
-        device: decides the default precision.
+        precision: of the weights; None is what the planner recommends for this machine (fp32 for small models
+            on the CPU). A bundle folder has its own.
+        device: where the model is to run, for the planner.
         progress: told a step's name and its fraction done, in [0, 1].
 
     Raises:
@@ -92,10 +94,9 @@ def resolve(
         if precision is not None:
             _check_precision(bundle, precision)
         return bundle
+    checkpoints = find_checkpoints(model, progress=progress)
     return export_once(
-        find_checkpoints(model, progress=progress),
-        precision=precision or ("fp16" if device == "cuda" else "fp32"),
-        progress=progress,
+        checkpoints, precision=precision or recommended(checkpoints, device=device), progress=progress
     )
 
 
@@ -128,6 +129,25 @@ def find_checkpoints(
         f"{name}: no such model. Give {known}, a Hugging Face id (such as {NAMES['2b']}), a checkpoint "
         "folder or a bundle folder."
     )
+
+
+def recommended(checkpoints: Mapping[Role, Checkpoint], *, device: Literal["cpu", "cuda"]) -> str:
+    """The precision at which these checkpoints are exported for this machine when none is asked for.
+
+    Raises:
+        CheckpointError: their config.json cannot be used.
+    """
+    from .. import hardware
+    from .planner import Budget, recommended_precision
+
+    config = load_config(next(iter(checkpoints.values())).path)
+    if device == "cuda":
+        gpu = hardware.first_gpu(hardware.read_gpus())
+        budget = Budget("cuda", None if gpu is None else gpu.memory_bytes)
+    else:
+        int8 = not hardware.INT8_FEATURES.isdisjoint(hardware.cpu_features() or ())
+        budget = Budget("cpu", hardware.memory_bytes(), int8=int8)
+    return recommended_precision(config, budget=budget)
 
 
 def export_once(

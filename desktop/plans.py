@@ -1,0 +1,112 @@
+"""Which precision and layout of a model fits this machine, with the arithmetic, for `doctor`.
+
+Brings together the planner's counting and the machine's facts; prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from qvl_local.runtime.errors import QvlError
+from qvl_local.runtime.hardware import INT8_FEATURES, first_gpu
+from qvl_local.runtime.model.config import ModelConfig, load_config
+from qvl_local.runtime.model.planner import (
+    LAYOUTS,
+    Budget,
+    Plan,
+    Workload,
+    plans,
+    published_config,
+    recommend,
+)
+
+from .machine import Machine
+from .text import count, size
+
+LAYOUT_WORDS = {"separate": "two decoders", "shared": "one decoder, two adapters"}
+PLACE_WORDS = {"cpu": "CPU", "cuda": "GPU"}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPlan:
+    """What a pair of models takes in one place, in every way it can be exported, the best way first."""
+
+    model: str
+    budget: Budget
+    workload: Workload
+    options: tuple[Plan, ...]
+    recommended: Plan
+
+
+def plan_models(
+    model: str | None, *, machine: Machine, disk: int | None, workload: Workload
+) -> Iterator[ModelPlan]:
+    """Plans for the model in question, or for both published sizes; on the CPU, and on a GPU if there is one.
+
+    A model whose shapes are not known without a download is left out.
+    """
+    int8 = not INT8_FEATURES.isdisjoint(machine.cpu_features or ())
+    budgets = [Budget("cpu", machine.memory_bytes, disk=disk, int8=int8)]
+    gpu = first_gpu(machine.gpus)
+    if gpu is not None:
+        budgets.append(Budget("cuda", gpu.memory_bytes, disk=disk))
+    for name in [model] if model is not None else ["2b", "8b"]:
+        config = _shapes(name)
+        if config is None:
+            continue
+        for budget in budgets:
+            options = tuple(plans(config, budget=budget, workload=workload, layouts=LAYOUTS))
+            yield ModelPlan(name, budget, workload, options, recommend(options))
+
+
+def arithmetic(found: ModelPlan) -> str:
+    """How the recommended way adds up, in one sentence."""
+    one, budget = found.recommended, found.budget
+    both = f"{size(one.decoder)} decoder + {size(one.vision)} vision tower"
+    held = f"2 × ({both})" if one.layout == "separate" else f"{both} + {size(one.adapters)} adapters"
+    parts = [held, f"{size(one.work)} for {_photos(found.workload)}"]
+    if one.process:
+        parts.append(f"{size(one.process)} for the process")
+    needs = f"{' + '.join(parts)} = {size(one.memory)}"
+    if budget.usable is None or budget.memory is None:
+        return f"{needs}; how much memory there is, the system does not tell"
+    left = size(budget.memory - budget.usable)
+    return f"{needs} of {size(budget.usable)} ({size(budget.memory)} less {left} for everything else)"
+
+
+def verdict(found: ModelPlan) -> str:
+    """`2b on the CPU: int8, two decoders`, or that nothing fits."""
+    one = found.recommended
+    place = f"{found.model} on the {PLACE_WORDS[found.budget.place]}"
+    how = f"{one.precision}, {LAYOUT_WORDS[one.layout]}"
+    if one.fits_memory is False:
+        return f"{place}: nothing fits; {how} takes least"
+    if one.fits_disk is False:
+        return f"{place}: {how} fits into memory, but not on the disk"
+    return f"{place}: {how}"
+
+
+def _photos(workload: Workload) -> str:
+    return f"{count(workload.photos, 'photo')} of {workload.tokens:,} tokens"
+
+
+def _shapes(model: str) -> ModelConfig | None:
+    """A model's shapes, if they can be had without a download."""
+    from qvl_local.runtime.model.bundle import MANIFEST
+    from qvl_local.runtime.model.hub import Hub, Reference
+    from qvl_local.runtime.model.resolve import NAMES, TINY, find_checkpoints
+
+    folder = Path(model).expanduser()
+    name = model.lower()
+    try:
+        if (folder / MANIFEST).is_file():
+            return load_config(folder)
+        if model == TINY or folder.is_dir():
+            return load_config(next(iter(find_checkpoints(model).values())).path)
+        reference = Reference.parse(NAMES.get(name, model))
+        held = None if reference is None else Hub.of_this_machine().held(reference)
+        return published_config(name) if held is None else load_config(held.path)
+    except QvlError:  # said elsewhere, when the model is opened
+        return None

@@ -1,0 +1,377 @@
+"""Which precision fits a machine: arithmetic over a model's shapes, before anything is exported.
+
+    shapes (config.json) x precision -> bytes of vision tower, decoder, token table
+    + shapes x pixels and batch      -> bytes of activations
+    + layout                         -> what both models together hold in memory and on disk
+    against the machine              -> what fits, and what is recommended
+
+Counts tensors and measures nothing. What a run really takes is `benchmarks`' business; the tests hold the
+bytes of weights against bundles that were exported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+from .config import ModelConfig, TextConfig, VisionConfig
+from .encoder import PATCHES_A_RUN, TOKENS_A_RUN
+from .loading import VISUAL_TOKENS_A_WAVE
+from .pixels import RETRIEVAL_IMAGE_TOKENS
+
+Layout = Literal["separate", "shared"]
+Place = Literal["cpu", "cuda"]
+
+# What the process takes beside the tensors counted here: Python, the libraries, an open library's caches. On
+# a GPU: the driver's context and the workspaces of the matrix library (not measured: no GPU was at hand).
+PROCESS_BYTES = 400_000_000
+GPU_CONTEXT_BYTES = 800_000_000
+# Memory left to everything else that runs: a quarter of it, at least 2 GB.
+_SHARE_LEFT = 4
+_LEAST_LEFT = 2_000_000_000
+# Models whose weights take less than this stay in float32 on the CPU: there is nothing to gain.
+_SMALL_MODEL = 500_000_000
+# A prompt has about so many tokens around a photo.
+_PROMPT_TOKENS = 64
+# ONNX Runtime holds about twice what is live at the widest point. Measured in float32 on a CPU: 98.6 kB a
+# token for a decoder of width 1024 with MLPs of 3072, 59 kB a patch for a vision tower of 512 and 2048.
+_ARENA = 2
+# The text layers' q, k, v, gate, up and down differ between the models by two merged updates of rank 32.
+ADAPTER_RANK = 64
+
+RERANKED_PHOTOS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """How the matrices of a tower are stored: `bits` a weight, `block_bytes` a block, `row_bytes` a row.
+
+    `block` counts weights, within a row (which a last, filled-up block may lengthen) or, if `flat`, through
+    the whole matrix; 0 means no blocks. `activation_bytes`: of one number that flows through the graph.
+    """
+
+    bits: int
+    activation_bytes: int = 4
+    block: int = 0
+    block_bytes: int = 0
+    row_bytes: int = 0
+    flat: bool = False
+
+    def matrix_bytes(self, rows: int, columns: int) -> int:
+        """Bytes of a stored matrix [rows, columns] with its scales."""
+        if not self.block:
+            return rows * columns * self.bits // 8 + rows * self.row_bytes
+        if self.flat:
+            count = rows * columns
+            return -(-count * self.bits // 8) + -(-count // self.block) * self.block_bytes
+        blocks = rows * -(-columns // self.block)
+        return blocks * (self.block * self.bits // 8 + self.block_bytes) + rows * self.row_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """What one precision means for each part. `table_bytes`: of one number of the token table."""
+
+    vision: Format
+    decoder: Format
+    table_bytes: int
+
+
+_FP32 = Format(bits=32)
+_FP16 = Format(bits=16, activation_bytes=2)
+
+STORAGE: Mapping[str, Storage] = MappingProxyType(
+    {
+        "fp32": Storage(_FP32, _FP32, table_bytes=4),
+        "fp16": Storage(_FP16, _FP16, table_bytes=2),
+    }
+)
+"""The precisions that can be planned, and exported by name."""
+
+LAYOUTS: tuple[Layout, ...] = ("separate",)
+"""The layouts that can be exported."""
+
+# What a processor with instructions for int8 runs best, what one without, and what a GPU.
+_PREFERRED: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "cpu with int8": ("int8", "fp32", "int8-weight", "int4", "nf4", "fp16"),
+        "cpu": ("fp32", "int8", "int8-weight", "int4", "nf4", "fp16"),
+        "cuda": ("fp16", "int8-weight", "int4", "nf4", "fp32"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is asked of the models at once: `photos` of at most `tokens` visual tokens (32x32 pixels) each."""
+
+    tokens: int = RETRIEVAL_IMAGE_TOKENS
+    photos: int = RERANKED_PHOTOS
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a machine can give, in bytes; None where it does not tell. `memory` is the card's for "cuda"."""
+
+    place: Place
+    memory: int | None
+    disk: int | None = None
+    int8: bool = False
+
+    @property
+    def usable(self) -> int | None:
+        """Memory that models may take: the rest is left to everything else."""
+        if self.memory is None:
+            return None
+        if self.place == "cuda":
+            return self.memory - GPU_CONTEXT_BYTES
+        return max(0, self.memory - max(self.memory // _SHARE_LEFT, _LEAST_LEFT))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What embedder and reranker take together, in bytes.
+
+    `vision`, `decoder`, `table`: one model's; `adapters`: all, in the shared layout. `resident` is what stays
+    in memory (or on the card) while both are loaded, `work` what a run adds at its peak, `disk` the bundle.
+    The token table is mapped from the disk and enters no memory of its own.
+    """
+
+    precision: str
+    layout: Layout
+    vision: int
+    decoder: int
+    table: int
+    adapters: int
+    resident: int
+    work: int
+    process: int
+    disk: int
+    fits_memory: bool | None
+    fits_disk: bool | None
+
+    @property
+    def memory(self) -> int:
+        """Everything that must be in memory at once."""
+        return self.resident + self.work + self.process
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing that is known speaks against it."""
+        return self.fits_memory is not False and self.fits_disk is not False
+
+
+def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workload, budget: Budget) -> Plan:
+    """Count what a pair of models of these shapes takes at one precision and layout."""
+    storage = STORAGE[precision]
+    vision, decoder = vision_bytes(config, storage.vision), decoder_bytes(config.text, storage.decoder)
+    table = config.text.vocab_size * config.text.hidden_size * storage.table_bytes
+    adapters = adapter_bytes(config.text) if layout == "shared" else 0
+    # Two models, two sets of sessions; with adapters, one set serves both.
+    sessions = 1 if layout == "shared" else 2
+    resident = sessions * (vision + decoder) + adapters
+    work = max(
+        vision_work(config, workload, storage.vision),
+        decoder_work(config, workload, storage.decoder) + feature_bytes(config, workload),
+    )
+    process = PROCESS_BYTES if budget.place == "cpu" else 0
+    disk = vision + sessions * decoder + table + adapters
+    return Plan(
+        precision=precision,
+        layout=layout,
+        vision=vision,
+        decoder=decoder,
+        table=table,
+        adapters=adapters,
+        resident=resident,
+        work=work,
+        process=process,
+        disk=disk,
+        fits_memory=None if budget.usable is None else resident + work + process <= budget.usable,
+        fits_disk=None if budget.disk is None else disk <= budget.disk,
+    )
+
+
+def plans(
+    config: ModelConfig,
+    *,
+    budget: Budget,
+    workload: Workload | None = None,
+    layouts: Collection[Layout] = LAYOUTS,
+) -> list[Plan]:
+    """Every precision in every layout, the best for this place first."""
+    workload = workload or Workload()
+    return [
+        plan(config, precision, layout, workload=workload, budget=budget)
+        for precision in _order(config, budget)
+        for layout in layouts
+    ]
+
+
+def recommend(found: Collection[Plan]) -> Plan:
+    """The first that fits; where none does, the one that takes least. `found` is in order of preference."""
+    fitting = next((one for one in found if one.fits), None)
+    return fitting or min(found, key=lambda one: one.memory)
+
+
+def recommended_precision(config: ModelConfig, *, budget: Budget) -> str:
+    """The precision for a machine, given nothing else.
+
+    Depends on what the machine has in all, never on what is free at the moment, since vectors of different
+    precisions do not mix: tomorrow's answer must be today's.
+    """
+    if budget.place == "cpu" and is_small(config):
+        return "fp32"
+    return recommend(plans(config, budget=budget)).precision
+
+
+def is_small(config: ModelConfig) -> bool:
+    """Whether a model is so small that nothing is gained by storing it in less than float32."""
+    return vision_bytes(config, _FP32) + decoder_bytes(config.text, _FP32) <= _SMALL_MODEL
+
+
+def _order(config: ModelConfig, budget: Budget) -> list[str]:
+    """Precisions by preference; those that are not named are unfit for the place."""
+    if budget.place == "cuda":
+        kind = "cuda"
+    else:
+        kind = "cpu with int8" if budget.int8 and not is_small(config) else "cpu"
+    return [name for name in _PREFERRED[kind] if name in STORAGE]
+
+
+# Weights
+
+
+def decoder_bytes(text: TextConfig, storage: Format) -> int:
+    """The decoder's matrices and norms, without table and head."""
+    queries, keys = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
+    hidden, inner = text.hidden_size, text.intermediate_size
+    matrices = (
+        storage.matrix_bytes(queries, hidden)
+        + 2 * storage.matrix_bytes(keys, hidden)
+        + storage.matrix_bytes(hidden, queries)
+        + 2 * storage.matrix_bytes(inner, hidden)
+        + storage.matrix_bytes(hidden, inner)
+    )
+    norms = 4 * (2 * hidden + 2 * text.head_dim)
+    return text.num_layers * (matrices + norms) + 4 * hidden
+
+
+def vision_bytes(config: ModelConfig, storage: Format) -> int:
+    """The vision tower's matrices, biases, norms and learned positions."""
+    vision = config.vision
+    hidden, inner = vision.hidden_size, vision.intermediate_size
+    joined, width = hidden * vision.merge_size**2, vision.out_hidden_size
+    bias = storage.activation_bytes
+    block = (
+        storage.matrix_bytes(3 * hidden, hidden)
+        + storage.matrix_bytes(hidden, hidden)
+        + storage.matrix_bytes(inner, hidden)
+        + storage.matrix_bytes(hidden, inner)
+        + bias * (3 * hidden + hidden + inner + hidden)
+        + 4 * 4 * hidden
+    )
+    merger = (
+        storage.matrix_bytes(joined, joined) + storage.matrix_bytes(width, joined) + bias * (joined + width)
+    )
+    deepstack = len(vision.deepstack_layers)
+    return (
+        vision.depth * block
+        + (1 + deepstack) * merger
+        + 4 * 2 * (hidden + deepstack * joined)
+        + storage.matrix_bytes(hidden, vision.patch_dim)
+        + bias * hidden
+        + 4 * vision.grid_side**2 * hidden
+    )
+
+
+def adapter_bytes(text: TextConfig, rank: int = ADAPTER_RANK) -> int:
+    """Two float16 factors for each of q, k, v, gate, up and down, which alone differ between the models."""
+    queries, keys = text.num_heads * text.head_dim, text.num_kv_heads * text.head_dim
+    hidden, inner = text.hidden_size, text.intermediate_size
+    sides = (queries + hidden) + 2 * (keys + hidden) + 3 * (inner + hidden)
+    return 2 * rank * sides * text.num_layers
+
+
+# Activations
+
+
+def vision_work(config: ModelConfig, workload: Workload, storage: Format) -> int:
+    """Peak of one run of the vision tower: its patches, the widest point of a block, what it puts out."""
+    vision = config.vision
+    block = max(8 * vision.hidden_size, 3 * vision.hidden_size + 2 * vision.intermediate_size)
+    out = (1 + len(vision.deepstack_layers)) * vision.out_hidden_size // vision.merge_size**2
+    patch = 4 * vision.patch_dim + _ARENA * (4 * out + storage.activation_bytes * block)
+    return _patches_a_run(config, workload) * patch
+
+
+def decoder_work(config: ModelConfig, workload: Workload, storage: Format) -> int:
+    """Peak of one run of the decoder: embeddings and deepstack features, the widest point of a layer."""
+    text = config.text
+    length = workload.tokens + _PROMPT_TOKENS
+    rows = max(1, min(workload.photos, TOKENS_A_RUN // length))
+    heads = (text.num_heads + text.num_kv_heads) * text.head_dim
+    layer = 4 * 3 * text.hidden_size + storage.activation_bytes * 3 * max(heads, text.intermediate_size)
+    inputs = (1 + len(config.vision.deepstack_layers)) * text.hidden_size
+    return rows * length * (4 * inputs + _ARENA * layer)
+
+
+def feature_bytes(config: ModelConfig, workload: Workload) -> int:
+    """Visual features of the photos of one wave, in main memory between the two graphs."""
+    tokens = min(workload.photos * workload.tokens, max(VISUAL_TOKENS_A_WAVE, workload.tokens))
+    return 4 * tokens * (1 + len(config.vision.deepstack_layers)) * config.text.hidden_size
+
+
+def _patches_a_run(config: ModelConfig, workload: Workload) -> int:
+    one = workload.tokens * config.vision.merge_size**2
+    return one * max(1, min(workload.photos, PATCHES_A_RUN // one))
+
+
+# Shapes as published, for planning before a checkpoint is here; once it is, its own config.json counts.
+
+
+def published_config(name: str) -> ModelConfig | None:
+    """The shapes of "2b" and "8b" (Qwen3-VL technical report, and the published config.json files)."""
+    if name == "2b":
+        text, vision = (2048, 28, 16, 6144, True), (1024, 24, 16, 4096, (5, 11, 17))
+    elif name == "8b":
+        text, vision = (4096, 36, 32, 12288, False), (1152, 27, 16, 4304, (8, 16, 24))
+    else:
+        return None
+    hidden, layers, heads, inner, tied = text
+    vision_hidden, depth, vision_heads, vision_inner, deepstack = vision
+    return ModelConfig(
+        text=TextConfig(
+            vocab_size=151_936,
+            hidden_size=hidden,
+            num_layers=layers,
+            num_heads=heads,
+            num_kv_heads=8,
+            head_dim=128,
+            intermediate_size=inner,
+            rms_norm_eps=1e-6,
+            rope_theta=5_000_000.0,
+            mrope_section=(24, 20, 20),
+            max_positions=262_144,
+            tied_head=tied,
+        ),
+        vision=VisionConfig(
+            depth=depth,
+            hidden_size=vision_hidden,
+            num_heads=vision_heads,
+            intermediate_size=vision_inner,
+            out_hidden_size=hidden,
+            patch_size=16,
+            temporal_patch_size=2,
+            merge_size=2,
+            in_channels=3,
+            grid_side=48,
+            deepstack_layers=deepstack,
+        ),
+        image_token_id=151_655,
+        video_token_id=151_656,
+        vision_start_token_id=151_652,
+        vision_end_token_id=151_653,
+    )
