@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qvl_local.runtime.errors import CheckpointError
 from qvl_local.runtime.model.config import ModelConfig, load_config
+from qvl_local.runtime.model.tensor_names import canonical_name
 
 from .safetensors_file import StoredTensor, read_header
 
@@ -26,8 +26,6 @@ INDEX = "model.safetensors.index.json"
 
 EMBEDDINGS = "language_model.embed_tokens.weight"
 HEAD = "lm_head.weight"
-
-_BARE_TEXT = re.compile(r"(layers\.|embed_tokens\.|norm\.)")
 
 
 class Checkpoint:
@@ -128,26 +126,6 @@ class Checkpoint:
             f"{self.folder}: no tokenizer.json; vocab.json with merges.txt is not enough. "
             "Take tokenizer.json from the published checkpoint."
         )
-
-
-def canonical_name(stored: str) -> str:
-    """One name for a tensor in every dress.
-
-    `model.language_model.layers.0...` (transformers 4.57 and 5), `language_model.model.layers.0...` and
-    `model.layers.0...` (older), `layers.0...` (the bare decoder) all become `language_model.layers.0...`;
-    `model.visual...` becomes `visual...`.
-    """
-    name = stored
-    while name.startswith("model."):
-        name = name.removeprefix("model.")
-    if name.startswith("language_model."):
-        name = name.removeprefix("language_model.").removeprefix("model.")
-        if name.startswith("lm_head."):
-            return name
-        return "language_model." + name
-    if _BARE_TEXT.match(name):
-        return "language_model." + name
-    return name
 
 
 def _stored_tensors(folder: Path) -> Iterator[StoredTensor]:

@@ -45,7 +45,7 @@ def open_engine(
         checkpoint: the folder, and what its user calls it.
         role: whether it is the embedder or the reranker.
         precision: fp32, fp16, bf16, or int8 (LLM.int8) and nf4 by bitsandbytes; None is bf16 on CUDA and fp32
-            on the CPU.
+            on the CPU. With nf4 the vision tower stays bf16.
         options: device and threads; torch has one number of threads for the whole process.
 
     Raises:
@@ -76,19 +76,20 @@ class TorchEngine:
         self, checkpoint: Checkpoint, role: Role, *, precision: str, options: SessionOptions
     ) -> None:
         """Use `open_engine`."""
-        from .weights import EMBEDDINGS, map_rows, read_answer_head
+        from .weights import EMBEDDINGS, MappedWeights, read_answer_head
 
-        self._folder = checkpoint.path
+        folder = self._folder = checkpoint.path
         self._precision = precision
         self._device = _device(options)
         self._lock = threading.Lock()
         self._sessions: tuple[VisionSession, DecoderSession] | None = None
         self.bundle = describe(checkpoint, role, precision=precision)
-        self.table: MappedRows = map_rows(checkpoint.path, EMBEDDINGS)
+        self._weights = MappedWeights(folder)
+        self.table: MappedRows = self._weights.rows(EMBEDDINGS)
         self.head: NDArray[np.float32] | None = None
         if role == "reranker":
-            tied = load_config(checkpoint.path).text.tied_head
-            self.head = read_answer_head(checkpoint.path, tied=tied)
+            tied = load_config(folder).text.tied_head
+            self.head = read_answer_head(self._weights, folder, tied=tied)
 
     def vision(self) -> VisionSession:
         """The vision tower."""
@@ -109,15 +110,18 @@ class TorchEngine:
 
     def _loaded(self) -> tuple[VisionSession, DecoderSession]:
         from .load import load_towers
-        from .session import DecoderSession, VisionSession, is_out_of_memory
+        from .memory import is_out_of_memory
+        from .session import DecoderSession, VisionSession
 
         with self._lock:
             if self._sessions is None:
                 try:
-                    towers = load_towers(self._folder, precision=self._precision, device=self._device)
-                except RuntimeError as error:
+                    towers = load_towers(
+                        self._folder, self._weights, precision=self._precision, device=self._device
+                    )
+                except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
-                        raise ModelError(f"{self._folder}: torch could not load it ({error}).") from error
+                        raise
                     raise ModelMemoryError(
                         f"{self._folder}: the weights do not fit into the memory of {self._device} as "
                         f"{self._precision}. Choose nf4, a smaller model, or the device cpu."
@@ -149,7 +153,7 @@ def describe(checkpoint: Checkpoint, role: Role, *, precision: str) -> Bundle:
         vision=".",
         decoder=".",
         table=Table(file=".", dtype="float32", rows=text.vocab_size, columns=text.hidden_size),
-        vision_precision=precision,
+        vision_precision="bf16" if precision == "nf4" else precision,
         decoder_precision=precision,
         dims=text.hidden_size,
     )

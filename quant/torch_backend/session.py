@@ -17,11 +17,9 @@ from qvl_local.runtime.model.session import Array
 from torch.nn import functional
 
 from .load import Towers
+from .memory import first_line, is_out_of_memory
 
 Arrays = dict[str, NDArray[np.float32]]
-
-# How torch says that memory ran out, beside its own class for GPUs.
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
 class _TorchSession:
@@ -44,8 +42,7 @@ class _TorchSession:
                 return self._run(feeds)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
-                line = (str(error).splitlines() or [type(error).__name__])[0]
-                raise ModelError(f"torch failed to run {self.name} ({line}).") from error
+                raise ModelError(f"torch failed to run {self.name} ({first_line(error)}).") from error
         # Behind the handler, so that no frame of the failed run holds on to its tensors.
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -82,16 +79,15 @@ class VisionSession(_TorchSession):
         cos, sin = (self._tensor(feeds[name], torch.float32) for name in ("cos", "sin"))
         learned = (tower.pos_embed(index).float() * weight[..., None]).sum(dim=1)
         x = functional.linear(patches, project.weight.flatten(1), project.bias) + learned.to(dtype)
-        levels: list[torch.Tensor | None] = [None] * len(tower.deepstack_visual_indexes)
+        levels: list[torch.Tensor] = []  # in the order of depth, as transformers hands them on
         for number, block in enumerate(tower.blocks):
             x = x + _attend(block.attn, block.norm1(x), cos, sin)
             x = x + block.mlp(block.norm2(x))
             if number in tower.deepstack_visual_indexes:
-                level = tower.deepstack_visual_indexes.index(number)
-                levels[level] = _merged(tower.deepstack_merger_list[level], x)
+                which = tower.deepstack_visual_indexes.index(number)
+                levels.append(_merged(tower.deepstack_merger_list[which], x))
         features = _merged(tower.merger, x)
-        kept = [level for level in levels if level is not None]
-        deepstack = torch.stack(kept) if kept else features.new_zeros((0, *features.shape))
+        deepstack = torch.stack(levels) if levels else features.new_zeros((0, *features.shape))
         return {"features": _array(features), "deepstack": _array(deepstack)}
 
 
@@ -120,13 +116,6 @@ class DecoderSession(_TorchSession):
                 x = x + deepstack[number]
         rows = x[torch.arange(len(x), device=x.device), last]
         return {"pooled": _array(decoder.norm(rows.float()))}
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch failed for want of memory, on whatever device."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _OUT_OF_MEMORY)
 
 
 def _attend(attention: Any, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:

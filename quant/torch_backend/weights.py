@@ -1,6 +1,7 @@
-"""Single tensors of a checkpoint, read where they lie: the token embeddings and the yes/no head.
+"""A checkpoint's tensors as torch sees them, mapped from where they lie on disk.
 
-They stay on disk, mapped, so that neither 0.6 to 1.2 GB of embeddings nor the head enters the GPU's memory.
+The token embeddings and the yes/no head are read from here by the host, row by row, so that neither their 0.6
+to 2.5 GB enter the memory of a GPU nor that of the machine.
 """
 
 from __future__ import annotations
@@ -14,16 +15,17 @@ import torch
 from numpy.typing import NDArray
 from qvl_local.runtime.errors import CheckpointError
 from qvl_local.runtime.model.head import answer_tokens
+from qvl_local.runtime.model.tensor_names import canonical_name
 
-EMBEDDINGS = "embed_tokens.weight"
+EMBEDDINGS = "language_model.embed_tokens.weight"
 HEAD = "lm_head.weight"
 
-_WEIGHTS = "model.safetensors"
+_SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 
 
 class MappedRows:
-    """A matrix [rows, columns] in a safetensors file, looked up by row; any floating type comes out exact."""
+    """A matrix [rows, columns] on disk, looked up by row; any floating type comes out exact."""
 
     def __init__(self, matrix: torch.Tensor) -> None:
         self._matrix = matrix
@@ -40,66 +42,75 @@ class MappedRows:
         return rows
 
 
-def map_rows(folder: Path, ending: str) -> MappedRows:
-    """Map the one matrix of a checkpoint whose name ends in `ending`, whatever prefix it carries.
+class MappedWeights:
+    """All tensors of a checkpoint folder by canonical name, as views of its files."""
 
-    Raises:
-        CheckpointError: there is none, or the file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
+    def __init__(self, folder: Path) -> None:
+        """Map the weight files.
 
-    file, name = _find(folder, ending)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            matrix: torch.Tensor = opened.get_tensor(name)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be read ({error}). Download the checkpoint again.") from error
-    return MappedRows(matrix)
+        Raises:
+            CheckpointError: a file is missing or damaged.
+        """
+        self._folder = folder
+        self._tensors: dict[str, torch.Tensor] = {}
+        for file in _files(folder):
+            self._tensors |= _mapped(file)
+
+    def names(self) -> list[str]:
+        """Canonical names, sorted."""
+        return sorted(self._tensors)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        """A tensor, on disk.
+
+        Raises:
+            CheckpointError: there is none of that name.
+        """
+        if name not in self._tensors:
+            raise CheckpointError(
+                f"{self._folder}: its weights lack {name}. "
+                "Download the checkpoint again, or use a complete one."
+            )
+        return self._tensors[name]
+
+    def rows(self, name: str) -> MappedRows:
+        """A matrix, to be looked up by row."""
+        return MappedRows(self[name])
 
 
-def read_answer_head(folder: Path, *, tied: bool) -> NDArray[np.float32]:
+def read_answer_head(weights: MappedWeights, folder: Path, *, tied: bool) -> NDArray[np.float32]:
     """float32 [H]: the head's row of "yes" less its row of "no".
 
     Raises:
         CheckpointError: the tokenizer lacks one of the words, or the weights lack the head.
     """
-    matrix = map_rows(folder, EMBEDDINGS if tied else HEAD)
+    matrix = weights.rows(EMBEDDINGS if tied else HEAD)
     yes, no = matrix[answer_tokens(folder, vocabulary=matrix.shape[0])]
     head: NDArray[np.float32] = yes - no
     return head
 
 
-def _find(folder: Path, ending: str) -> tuple[Path, str]:
-    """The file that holds the tensor, and the tensor's name in it."""
-    from safetensors import SafetensorError, safe_open
-
-    single = folder / _WEIGHTS
-    index = folder / _INDEX
+def _files(folder: Path) -> list[Path]:
+    """The weight files: one, or the shards that the index names."""
+    single, index = folder / _SINGLE, folder / _INDEX
     if single.is_file():
-        try:
-            with safe_open(single, framework="pt") as opened:
-                places = dict.fromkeys(opened.keys(), _WEIGHTS)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(
-                f"{single}: cannot be read ({error}). Download the checkpoint again."
-            ) from error
-    else:
-        places = _weight_map(index)
-    for name, file in places.items():
-        if name == ending or name.endswith("." + ending):
-            return folder / file, name
-    raise CheckpointError(
-        f"{folder}: its weights lack {ending}. Download the checkpoint again, or use a complete one."
-    )
-
-
-def _weight_map(index: Path) -> dict[str, str]:
+        return [single]
     try:
         raw: Any = json.loads(index.read_text(encoding="utf-8"))
-        return {str(name): str(file) for name, file in raw["weight_map"].items()}
+        return [folder / name for name in sorted({str(name) for name in raw["weight_map"].values()})]
     except FileNotFoundError:
         raise CheckpointError(
-            f"{index.parent}: neither {_WEIGHTS} nor {_INDEX}. Download the checkpoint again."
+            f"{folder}: neither {_SINGLE} nor {_INDEX}. Download the checkpoint again."
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: cannot be read ({error}). Download the checkpoint again.") from error
+
+
+def _mapped(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {canonical_name(name): opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: cannot be read ({error}). Download the checkpoint again.") from error

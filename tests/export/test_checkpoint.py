@@ -13,8 +13,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 import torch
-from qvl_local.export.checkpoint import EMBEDDINGS, HEAD, Checkpoint, canonical_name
+from qvl_local.export.checkpoint import EMBEDDINGS, HEAD, Checkpoint
 from qvl_local.runtime.errors import CheckpointError
+from qvl_local.runtime.model.tensor_names import canonical_name
 from safetensors.numpy import load_file, save_file
 
 Q_PROJ = "language_model.layers.1.self_attn.q_proj.weight"
