@@ -17,6 +17,7 @@ from .console import note, stderr_console
 from .text import count, duration
 
 if TYPE_CHECKING:
+    from qvl_local.quant.accuracy.bench import Step
     from qvl_local.runtime.library.indexer import IndexProgress
     from rich.progress import TaskID
 
@@ -90,6 +91,10 @@ class View:
     def check(self, subject: str) -> None:
         """What is being verified now."""
         self.show(f"Checking {subject}", 0, None)
+
+    def measure(self, step: Step) -> None:
+        """Progress of a fidelity report."""
+        self.show(step.label, round(100 * step.fraction), 100, left_s=step.left_s)
 
     def model(self, step: str, fraction: float) -> None:
         """Progress of getting a model ready: a step's name and its part done, in [0, 1]."""

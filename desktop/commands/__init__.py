@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from .bench import bench
 from .demo import demo
 from .doctor import doctor
 from .export import export
@@ -23,5 +24,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "remove": remove,
     "export": export,
     "verify": verify,
+    "bench": bench,
     "doctor": doctor,
 }

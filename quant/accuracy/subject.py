@@ -50,5 +50,7 @@ def _label(bundle: Bundle) -> str:
     text = decoder if vision == decoder else f"{decoder} with {vision} vision"
     if bundle.manifest.flavour != "ort":
         text += f" {bundle.manifest.flavour}"
+    if bundle.manifest.layout != "separate":
+        text += f" {bundle.manifest.layout}"
     embedder = bundle.part("embedder")
     return text if embedder.dims == embedder.table.columns else f"{text} at {embedder.dims}"

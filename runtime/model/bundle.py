@@ -100,6 +100,7 @@ class Manifest:
     files: dict[str, FileRecord]
     parity: tuple[Parity, ...] = ()
     fusion: dict[str, float] = field(default_factory=dict)
+    accuracy: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -230,6 +231,7 @@ def _parse_manifest(raw: Any, path: Path) -> Manifest:
             files={name: FileRecord(**record) for name, record in raw["files"].items()},
             parity=tuple(Parity(**figure) for figure in raw.get("parity", ())),
             fusion=dict(raw.get("fusion", {})),
+            accuracy=dict(raw.get("accuracy", {})),
             format=raw["format"],
         )
     except (KeyError, TypeError, AttributeError) as error:

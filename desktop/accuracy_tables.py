@@ -1,0 +1,126 @@
+"""The tables of a fidelity report. Programs read `jsonout.accuracy_report` instead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .console import print_table, stdout_console
+from .text import count, duration, home_relative, printable, size
+
+if TYPE_CHECKING:
+    from qvl_local.quant.accuracy.report import BundleReport, Figure, Report, Row
+    from rich.console import Console
+    from rich.table import Table
+
+_SHOWN_UNREADABLE = 10
+
+
+def print_accuracy(report: Report, target: Path | None = None, *, console: Console | None = None) -> None:
+    """What was asked, the bundles, every way to search with them, and the verdict of the gate."""
+    console = console or stdout_console()
+    for gallery in report.galleries:
+        answers = {
+            "exact": "exact answers",
+            "given": "answers from queries.jsonl",
+            "reference": "the reference's first ten count as right",
+        }[gallery.labels]
+        console.print(
+            f"{printable(gallery.name)}: {count(gallery.questions, 'question')}, "
+            f"{count(gallery.documents, 'document')}; {answers}",
+            style="dim",
+        )
+        for path, reason in list(gallery.unreadable.items())[:_SHOWN_UNREADABLE]:
+            console.print(f"  left out: {printable(path)}  {printable(reason)}", style="yellow")
+    print_table(_bundle_table(report), console)
+    print_table(_row_table(report), console)
+    console.print(
+        "± is half of the 95 % interval; changes are against the reference's full width as float32.",
+        style="dim",
+    )
+    if report.gate is not None:
+        for check in report.gate.checks:
+            mark, style = ("ok   ", "green") if check.ok else ("fail ", "red")
+            console.print(mark + printable(check.text), style=style)
+    if target is not None:
+        console.print(f"Written to {home_relative(str(target))}: accuracy.json, accuracy.svg, accuracy.md")
+    console.print(f"Measured in {duration(report.seconds)}.", style="dim")
+
+
+def _bundle_table(report: Report) -> Table:
+    table = _table(
+        "bundle", "size", "memory", "ms a document", "a question", "a pair", "cosine", "P(yes) moves"
+    )
+    for bundle in report.bundles:
+        cost, found = bundle.cost, bundle.agreement
+        smallest = "" if found is None else f"{found.cosine_mean:.5f} (min {found.cosine_min:.5f})"
+        moves = "" if found is None or found.yes_change_max is None else f"≤ {found.yes_change_max:.4f}"
+        table.add_row(
+            printable(bundle.subject.label),
+            size(bundle.subject.size),
+            "" if cost.peak_bytes is None else size(cost.peak_bytes),
+            _ms(cost.document_ms),
+            _ms(cost.question_ms),
+            _ms(cost.pair_ms),
+            "reference" if found is None and bundle is report.reference else smallest,
+            moves,
+        )
+    return table
+
+
+def _row_table(report: Report) -> Table:
+    table = _table(
+        "bundle",
+        "dims",
+        "vectors",
+        "rerank",
+        "R@1",
+        "R@5",
+        "R@10",
+        "nDCG@10",
+        "MRR@10",
+        "change of nDCG@10",
+        "order",
+    )
+    for bundle in report.bundles:
+        for row in bundle.rows:
+            figures = row.figures
+            table.add_row(
+                printable(bundle.subject.label),
+                str(row.dims),
+                row.vectors,
+                "yes" if row.rerank else "no",
+                *(f"{figures[name].mean.value:.3f}" for name in ("recall@1", "recall@5", "recall@10")),
+                _with_interval(figures["ndcg@10"]),
+                f"{figures['mrr@10'].mean.value:.3f}",
+                _change(report, bundle, row),
+                "" if row.spearman is None else f"{row.spearman:.3f}",
+                style=None if row == bundle.headline(rerank=row.rerank) else "dim",
+            )
+    return table
+
+
+def _with_interval(figure: Figure) -> str:
+    return f"{figure.mean.value:.3f} ± {(figure.mean.high - figure.mean.low) / 2:.3f}"
+
+
+def _change(report: Report, bundle: BundleReport, row: Row) -> str:
+    if bundle is report.reference and row == bundle.headline(rerank=row.rerank):
+        return "reference"
+    change = row.figures["ndcg@10"].change
+    return f"{change.value:+.4f} ({change.low:+.3f} to {change.high:+.3f})"
+
+
+def _ms(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _table(*names: str) -> Table:
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in names:
+        words = name in ("bundle", "vectors", "rerank", "change of nDCG@10", "cosine", "P(yes) moves")
+        table.add_column(name, justify="left" if words else "right", no_wrap=name != "bundle")
+    return table
