@@ -48,6 +48,7 @@ class Graph:
         self._constants: list[Constant] = []
         self._known_constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._uses: dict[str, int] = {}
+        self._made: dict[tuple[str, Value], tuple[Value, ...]] = {}
 
     def input(self, name: str, dtype: ElementType, shape: Sequence[Dim]) -> Value:
         """Declare an input; names in `shape` are free dimensions."""
@@ -96,6 +97,13 @@ class Graph:
     def int64(self, *values: int) -> Value:
         """A one-dimensional int64 constant: shapes, axes, indices."""
         return self.constant(np.array(values, np.int64))
+
+    def once(self, what: str, x: Value, make: Callable[[], tuple[Value, ...]]) -> tuple[Value, ...]:
+        """What `make` makes of x, made once: products of one input share what is done to the input."""
+        key = (what, x)
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def weight(
         self, name: str, dtype: ElementType, shape: Sequence[int], read: Callable[[], NDArray[Any]]

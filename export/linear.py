@@ -1,7 +1,7 @@
 """How the weight of a matrix product is stored, and the nodes that multiply by it.
 
-The one place that knows weight formats: a graph says "multiply by this weight", and a `LinearFormat` decides
-what is written. A quantized format is another class with the same method.
+A graph says "multiply by this weight", and a `LinearFormat` decides what is written. The floating-point
+format is here, the quantized ones are in `quantized`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def narrow(values: NDArray[np.float32], dtype: ElementType, name: str) -> NDArra
     return narrowed
 
 
-def transposed(matrix: NDArray[np.floating]) -> NDArray[np.floating]:
+def transposed(matrix: NDArray[Any]) -> NDArray[Any]:
     """A transposed copy, made tile by tile: twice as fast as one strided pass over a large matrix."""
     rows, columns = matrix.shape
     result = np.empty((columns, rows), matrix.dtype)

@@ -6,16 +6,32 @@ holds, and how far the result may drift from the checkpoint.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
 from qvl_local.runtime.errors import InputError
 
 from .blocks import Precision
-from .linear import FloatFormat
+from .dialect import Dialect
+from .flavour import Flavour, dialect_of, known_flavour
+from .graph import OPSET
+from .linear import FloatFormat, LinearFormat
 from .onnx_file import ElementType
+from .quantized import BlockFormat, HalfFormat, Int8Format, LayerFormats, Nf4Format
+from .recipe_file import RecipeFile, read_recipe, shipped_recipe
+
+Tower = Literal["vision", "decoder"]
+TableType = Literal["float32", "float16"]
+
+_FLOAT, _HALF = ElementType.FLOAT, ElementType.FLOAT16
+_PREFIXES: Mapping[Tower, str] = MappingProxyType({"vision": "visual.", "decoder": "language_model."})
+_TABLES: Mapping[str, TableType] = MappingProxyType({"fp32": "float32", "fp16": "float16"})
+# Tensors of more than one axis that no input is multiplied by.
+_LOOKUPS = ("language_model.embed_tokens.weight", "visual.pos_embed.weight", "lm_head.weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +47,7 @@ class PrecisionRecord:
     """Everything that one `--precision` means."""
 
     graph: Precision
-    table: Literal["float32", "float16"]
+    table: TableType
     tolerance: Tolerance
 
 
@@ -47,38 +63,157 @@ PRECISIONS: Mapping[str, PrecisionRecord] = MappingProxyType(
             table="float16",
             tolerance=Tolerance(max_abs_diff=5e-3, min_cosine=0.9999),
         ),
+        "int8": PrecisionRecord(
+            graph=Precision(_FLOAT, Int8Format()),
+            table="float16",
+            tolerance=Tolerance(max_abs_diff=0.1, min_cosine=0.99),
+        ),
+        "int8-weight": PrecisionRecord(
+            graph=Precision(_FLOAT, BlockFormat(bits=8, block=128)),
+            table="float16",
+            tolerance=Tolerance(max_abs_diff=0.05, min_cosine=0.995),
+        ),
+        # Activations are rounded to int8 too: faster on a CPU, and far below the weights' own error.
+        "int4": PrecisionRecord(
+            graph=Precision(_FLOAT, BlockFormat(bits=4, block=32, accuracy=4)),
+            table="float16",
+            tolerance=Tolerance(max_abs_diff=0.4, min_cosine=0.8),
+        ),
+        "nf4": PrecisionRecord(
+            graph=Precision(_FLOAT, Nf4Format()),
+            table="float16",
+            tolerance=Tolerance(max_abs_diff=0.4, min_cosine=0.8),
+        ),
     }
 )
 
 
 @dataclass(frozen=True, slots=True)
+class LayerRule:
+    """Layers whose canonical name, without ".weight", matches the glob `pattern` have their own precision."""
+
+    pattern: str
+    precision: str
+
+    def applies(self, weight: str) -> bool:
+        """Does it speak of the layer with this weight tensor?"""
+        return fnmatchcase(weight.removesuffix(".weight"), self.pattern)
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """One export. `vision` and `decoder` name precisions; `dims` None serves the full width."""
+    """One export. `vision` and `decoder` name precisions; `dims` None serves the full width.
+
+    `layers` lists exceptions, of which the first that applies to a layer counts. `table` is the token
+    table's type, `allowed` the drift that the export may show; None is what the precisions say. `flavour` and
+    `opset` say for whom the graphs are written, and with which operator set.
+    """
 
     vision: str = "fp32"
     decoder: str = "fp32"
-    flavour: Literal["ort"] = "ort"
+    flavour: Flavour = "ort"
+    opset: int = OPSET
     dims: int | None = None
+    layers: tuple[LayerRule, ...] = ()
+    table: TableType | None = None
+    allowed: Tolerance | None = None
 
     @classmethod
-    def of(cls, precision: str, *, dims: int | None = None) -> Recipe:
-        """The recipe of a `--precision`: both towers the same."""
-        return cls(vision=precision, decoder=precision, dims=dims)
+    def of(
+        cls, precision: str, *, dims: int | None = None, flavour: str = "ort", opset: int = OPSET
+    ) -> Recipe:
+        """The recipe that a `--precision` stands for."""
+        return cls._from(shipped_recipe(precision), dims=dims, flavour=flavour, opset=opset)
+
+    @classmethod
+    def read(cls, path: Path, *, dims: int | None = None, flavour: str = "ort", opset: int = OPSET) -> Recipe:
+        """A recipe file of the user's.
+
+        Raises:
+            InputError: it cannot be read, or asks for what does not exist.
+        """
+        return cls._from(read_recipe(path), dims=dims, flavour=flavour, opset=opset)
+
+    @classmethod
+    def _from(cls, file: RecipeFile, *, dims: int | None, flavour: str, opset: int) -> Recipe:
+        if file.table is not None and file.table not in _TABLES:
+            raise InputError(f"Unknown table precision {file.table!r}. Choose one of: {', '.join(_TABLES)}.")
+        return cls(
+            vision=file.vision,
+            decoder=file.decoder,
+            flavour=known_flavour(flavour),
+            opset=opset,
+            dims=dims,
+            layers=tuple(LayerRule(pattern, precision) for pattern, precision in file.layers),
+            table=_TABLES[file.table] if file.table is not None else None,
+            allowed=Tolerance(*file.tolerance) if file.tolerance is not None else None,
+        )
 
     def __post_init__(self) -> None:
-        for name in (self.vision, self.decoder):
+        for name in (self.vision, self.decoder, *(rule.precision for rule in self.layers)):
             if name not in PRECISIONS:
                 raise InputError(f"Unknown precision {name!r}. Choose one of: {', '.join(PRECISIONS)}.")
-        if self.flavour != "ort":
-            raise InputError(f"Unknown flavour {self.flavour!r}. Choose: ort.")
+        for rule in self.layers:
+            if rule.precision == "fp32" and "fp16" in (self.vision, self.decoder):
+                raise InputError(f"{rule.pattern}: a tower of fp16 keeps no layer in fp32.")
+        dialect_of(self.flavour, self.opset)
         if self.dims is not None and self.dims < 1:
             raise InputError(f"An embedding cannot have {self.dims} dimensions. Give a number above 0.")
 
     @property
+    def dialect(self) -> Dialect:
+        """How the graphs are written."""
+        return dialect_of(self.flavour, self.opset)
+
+    @property
+    def table_type(self) -> TableType:
+        """What the token table holds."""
+        return self.table or PRECISIONS[self.decoder].table
+
+    @property
     def tolerance(self) -> Tolerance:
-        """The looser of the two precisions' tolerances."""
+        """What the recipe allows, or the looser of the two precisions' tolerances."""
+        if self.allowed is not None:
+            return self.allowed
         vision, decoder = PRECISIONS[self.vision].tolerance, PRECISIONS[self.decoder].tolerance
         return Tolerance(
             max_abs_diff=max(vision.max_abs_diff, decoder.max_abs_diff),
             min_cosine=min(vision.min_cosine, decoder.min_cosine),
         )
+
+    def graph(self, tower: Tower, tensors: Iterable[str]) -> Precision:
+        """How a tower's graph computes, given the canonical names of the checkpoint's tensors."""
+        base = PRECISIONS[self.vision if tower == "vision" else self.decoder].graph
+        own = {
+            weight: _layer_format(rule.precision, base.activation)
+            for weight, rule in self._exceptions(tower, tensors)
+        }
+        return replace(base, linear=LayerFormats(base.linear, own)) if own else base
+
+    def exceptions(self, tensors: Iterable[str]) -> dict[str, str]:
+        """Layers that have not their tower's precision, and what they have; for the manifest."""
+        tensors = list(tensors)
+        found = [*self._exceptions("vision", tensors), *self._exceptions("decoder", tensors)]
+        return {weight.removesuffix(".weight"): rule.precision for weight, rule in found}
+
+    def _exceptions(self, tower: Tower, tensors: Iterable[str]) -> list[tuple[str, LayerRule]]:
+        base = self.vision if tower == "vision" else self.decoder
+        found = []
+        for name in tensors:
+            if name.startswith(_PREFIXES[tower]) and name.endswith(".weight") and name not in _LOOKUPS:
+                rule = next((rule for rule in self.layers if rule.applies(name)), None)
+                if rule is not None and rule.precision != base:
+                    found.append((name, rule))
+        return found
+
+
+def _layer_format(precision: str, activation: ElementType) -> LinearFormat:
+    """The format of one layer in a graph that computes in another precision's activation type."""
+    if precision in ("fp16", "fp32") and activation == _HALF:
+        return FloatFormat(_HALF)
+    if precision == "fp16":
+        return HalfFormat()
+    layer = PRECISIONS[precision].graph.linear
+    if isinstance(layer, (Int8Format, Nf4Format, BlockFormat)):
+        return replace(layer, activation=activation)
+    return layer

@@ -103,7 +103,8 @@ def quantize(values: NDArray[np.floating], *, scales: Floats | None = None) -> N
         start = first * BLOCK
         scaled = _scaled(part, part_scales, whole=start + part.size <= flat.size and part.shape[1] == BLOCK)
         codes[start : start + part.size] = _nearest(scaled).reshape(-1)
-    return Nf4((codes[0::2] << 4) | codes[1::2], absmax, tuple(values.shape))
+    packed = (codes[0::2] << np.uint8(4)) | codes[1::2]
+    return Nf4(packed, absmax, tuple(values.shape))
 
 
 def dequantize(packed: Nf4) -> Floats:
@@ -181,8 +182,8 @@ def _parts(flat: Floats) -> Iterator[tuple[int, Floats]]:
 def _scaled(part: Floats, absmax: Floats, *, whole: bool) -> Floats:
     """Values in [-1, 1]. bitsandbytes multiplies by a reciprocal in whole blocks, divides in the rest."""
     safe = np.maximum(absmax, _SMALLEST)[:, None]
-    scaled = part * (np.float32(1) / safe) if whole else part / safe
-    return np.clip(scaled, -1, 1, out=scaled)
+    scaled = np.multiply(part, np.float32(1) / safe) if whole else np.divide(part, safe)
+    return np.clip(scaled, np.float32(-1), np.float32(1)).astype(np.float32, copy=False)
 
 
 def _nearest(scaled: Floats) -> Bytes:

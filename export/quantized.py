@@ -1,0 +1,182 @@
+"""Quantized weight formats for ONNX Runtime: the nodes that multiply by them, and the bytes that they store.
+
+    Int8Format     int8 weights, activations rounded token by token       MatMulInteger
+    Nf4Format      4-bit NormalFloat in blocks of 64                      com.microsoft MatMulBnb4
+    BlockFormat    4- or 8-bit weights in blocks, activations as they are com.microsoft MatMulNBits
+    HalfFormat     float16 weights in a graph that computes in float32    Cast, MatMul
+
+The arithmetic is `qvl_local.quant`'s; a weight is read, rounded and written one at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from qvl_local.quant import blockwise, int8, nf4
+
+from .graph import CONTRIB, Graph, Value
+from .linear import LinearFormat, Weight, narrow, transposed
+from .onnx_file import ElementType
+
+Reader = Callable[[], NDArray[Any]]
+
+_FLOAT = ElementType.FLOAT
+_HALF = ElementType.FLOAT16
+
+
+@dataclass(frozen=True, slots=True)
+class LayerFormats:
+    """A format for each layer: `by_name` goes by the weight's canonical name, `default` takes the others."""
+
+    default: LinearFormat
+    by_name: Mapping[str, LinearFormat]
+
+    def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
+        """x [..., columns] -> [..., rows]."""
+        return self.by_name.get(weight.name, self.default).matmul(graph, x, weight, at=at)
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Format:
+    """int8 weights a row, uint8 activations a token; the product is summed exactly in int32.
+
+    `reduce_range` keeps weights to 7 bits, for engines that add products in 16 bits on x86 without VNNI;
+    the project's own sessions ask ONNX Runtime for its exact kernel instead.
+    """
+
+    activation: ElementType = _FLOAT
+    reduce_range: bool = False
+
+    def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
+        """x [..., columns] -> [..., rows]."""
+        tokens, scale = graph.once("uint8 tokens", x, lambda: self._tokens(graph, x, at))
+
+        def packed() -> tuple[NDArray[Any], ...]:
+            quantized = int8.quantize_weight(weight.read(), reduce_range=self.reduce_range)
+            return transposed(quantized.values), quantized.scale
+
+        values, row_scale = _split(packed, 2)
+        stored = graph.weight(weight.name, ElementType.INT8, (weight.columns, weight.rows), values)
+        row_scales = graph.weight(f"{weight.name}.scale", _FLOAT, (weight.rows,), row_scale)
+        zero = graph.constant(np.uint8(int8.ZERO_POINT))
+        y = graph.op("MatMulInteger", [tokens, stored, zero], at=at)
+        y = graph.op("Cast", [y], {"to": int(_FLOAT)}, at=at)
+        y = graph.op("Mul", [graph.op("Mul", [y, scale], at=at), row_scales], at=at)
+        return _cast(graph, y, _FLOAT, self.activation, at)
+
+    def _tokens(self, graph: Graph, x: Value, at: str) -> tuple[Value, ...]:
+        """uint8 [..., columns] around 128, and float32 [..., 1]: `int8.quantize_tokens` as nodes."""
+        at = f"{at}/tokens"
+        x = _cast(graph, x, self.activation, _FLOAT, at)
+        last = graph.int64(-1)
+        highest = graph.op("ReduceMax", [x, last], {"keepdims": 1}, at=at)
+        lowest = graph.op("Neg", [graph.op("ReduceMin", [x, last], {"keepdims": 1}, at=at)], at=at)
+        smallest = graph.constant(np.float32(1e-10))
+        largest = graph.op("Max", [highest, lowest, smallest], at=at)
+        scale = graph.op("Mul", [largest, graph.constant(np.float32(1 / int8.FULL_RANGE))], at=at)
+        steps = graph.op("Round", [graph.op("Div", [x, scale], at=at)], at=at)
+        shifted = graph.op("Add", [steps, graph.constant(np.float32(int8.ZERO_POINT))], at=at)
+        return graph.op("Cast", [shifted], {"to": int(ElementType.UINT8)}, at=at), scale
+
+
+@dataclass(frozen=True, slots=True)
+class Nf4Format:
+    """4-bit NormalFloat in blocks of 64 along the flattened weight, so that no row length is in the way."""
+
+    activation: ElementType = _FLOAT
+
+    def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
+        """x [..., columns] -> [..., rows]."""
+        count = weight.rows * weight.columns
+
+        def packed() -> tuple[NDArray[Any], ...]:
+            quantized = nf4.quantize(weight.read())
+            return quantized.codes, narrow(quantized.absmax, self.activation, weight.name)
+
+        codes, absmax = _split(packed, 2)
+        stored = graph.weight(weight.name, ElementType.UINT8, (-(-count // 2),), codes)
+        scales = graph.weight(f"{weight.name}.absmax", self.activation, (-(-count // nf4.BLOCK),), absmax)
+        attributes = {
+            "K": weight.columns,
+            "N": weight.rows,
+            "block_size": nf4.BLOCK,
+            "quant_type": 1,  # 0 is FP4
+        }
+        return graph.op("MatMulBnb4", [x, stored, scales], attributes, at=at, domain=CONTRIB)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFormat:
+    """Blocks of 4- or 8-bit codes in each row; a row that does not divide ends in zeros.
+
+    `accuracy` is the operator's `accuracy_level`: 4 rounds activations to int8 in blocks too, which is faster
+    on a CPU; 1 keeps them in float32.
+    """
+
+    bits: blockwise.Bits
+    block: int
+    activation: ElementType = _FLOAT
+    accuracy: int = 1
+
+    def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
+        """x [..., columns] -> [..., rows]."""
+        blocks = blockwise.block_count(weight.columns, self.block)
+
+        def packed() -> tuple[NDArray[Any], ...]:
+            quantized = blockwise.quantize(weight.read(), bits=self.bits, block=self.block)
+            return quantized.codes, narrow(quantized.scales, self.activation, weight.name)
+
+        codes, block_scales = _split(packed, 2)
+        shape = (weight.rows, blocks, self.block * self.bits // 8)
+        stored = graph.weight(weight.name, ElementType.UINT8, shape, codes)
+        scales = graph.weight(f"{weight.name}.scales", self.activation, (weight.rows, blocks), block_scales)
+        attributes = {
+            "K": weight.columns,
+            "N": weight.rows,
+            "bits": self.bits,
+            "block_size": self.block,
+            "accuracy_level": self.accuracy,
+        }
+        return graph.op("MatMulNBits", [x, stored, scales], attributes, at=at, domain=CONTRIB)
+
+
+@dataclass(frozen=True, slots=True)
+class HalfFormat:
+    """float16 weights for float32 activations: half the file; an engine may widen them when it loads."""
+
+    def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
+        """x [..., columns] -> [..., rows]."""
+        stored = graph.weight(
+            weight.name,
+            _HALF,
+            (weight.columns, weight.rows),
+            lambda: transposed(narrow(weight.read(), _HALF, weight.name)),
+        )
+        return graph.op("MatMul", [x, _cast(graph, stored, _HALF, _FLOAT, at)], at=at)
+
+
+def _cast(graph: Graph, x: Value, given: ElementType, wanted: ElementType, at: str) -> Value:
+    return x if given == wanted else graph.op("Cast", [x], {"to": int(wanted)}, at=at)
+
+
+def _split(make: Callable[[], tuple[NDArray[Any], ...]], count: int) -> list[Reader]:
+    """A reader for each of the `count` arrays that one computation gives.
+
+    The first one asked for computes; the others are handed out and forgotten, so that written in turn they
+    cost one computation and the memory of one weight.
+    """
+    waiting: dict[int, NDArray[Any]] = {}
+
+    def reader(number: int) -> Reader:
+        def read() -> NDArray[Any]:
+            if number not in waiting:
+                waiting.update(enumerate(make()))
+            return waiting.pop(number)
+
+        return read
+
+    return [reader(number) for number in range(count)]
