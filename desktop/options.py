@@ -60,3 +60,13 @@ Bare = Annotated[bool, typer.Option("-f", "--files", help="Print paths only, one
 Null = Annotated[
     bool, typer.Option("-0", "--null", help="As -f, each path ended by a NUL byte (for xargs -0).")
 ]
+Dims = Annotated[
+    int | None,
+    typer.Option(
+        "--dims",
+        metavar="N",
+        envvar="QVL_DIMS",
+        min=8,
+        help="Compare the first N components only: faster, coarser. [default: the model's width]",
+    ),
+]

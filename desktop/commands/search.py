@@ -25,6 +25,7 @@ def search(
     no_rerank: Annotated[
         bool, typer.Option("--no-rerank", help="Skip the reranker: faster, less exact.")
     ] = False,
+    dims: options.Dims = None,
     files: options.Bare = False,
     null: options.Null = False,
     library: options.Library = None,
@@ -50,7 +51,9 @@ def search(
     with Library.open(
         settings.library, model=settings.model, create=False, progress=first_model_step()
     ) as opened:
-        result = opened.search(text, image=picture, limit=limit, filters=filters, rerank=not no_rerank)
+        result = opened.search(
+            text, image=picture, limit=limit, filters=filters, rerank=not no_rerank, dims=dims
+        )
         nothing = why_nothing(opened, result, filters)
 
     show_result(result, nothing=nothing, files=files, null=null, as_json=as_json)

@@ -19,6 +19,7 @@ def similar(
     before: options.Before = None,
     under: options.Under = None,
     camera: options.Camera = None,
+    dims: options.Dims = None,
     files: options.Bare = False,
     null: options.Null = False,
     library: options.Library = None,
@@ -43,7 +44,7 @@ def similar(
     with Library.open(
         settings.library, model=settings.model, create=False, progress=first_model_step()
     ) as opened:
-        result = opened.similar(path, limit=limit, filters=filters)
+        result = opened.similar(path, limit=limit, filters=filters, dims=dims)
         nothing = why_nothing(opened, result, filters)
 
     show_result(result, nothing=nothing, files=files, null=null, as_json=as_json)

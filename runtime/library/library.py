@@ -221,18 +221,20 @@ class Library:
             rerank_top: how many it reads.
 
         Raises:
-            InputError: neither words nor picture, a text of more than 10,000 characters, or a limit below 1.
+            InputError: neither words nor picture, a text of more than 10,000 characters, a limit below 1, or
+                a width that the model does not have.
             MediaError: the picture cannot be read.
             LibraryError: nothing was indexed yet, or only with another model.
         """
         top = rerank_top if rerank else 0
-        found = self.find(query, image=image, limit=limit, filters=filters, top=top)
+        found = self.find(query, image=image, limit=limit, filters=filters, top=top, dims=dims)
         return self.rerank(found, image=image) if top else found.result()
 
     def find(
         self,
         query: str | None = None,
         *,
+        dims: int | None = None,
         image: str | Path | NDArray[np.uint8] | None = None,
         limit: int = 20,
         filters: Filters | None = None,
@@ -243,10 +245,12 @@ class Library:
         Arguments and errors as for `search`; `top` is `rerank_top`; above 0 the reranker loads meanwhile.
         """
         text = _checked_query(query, has_image=image is not None)
+            dims: compare so many leading components only (MRL). Vectors are kept at full width, so nothing
+                is embedded anew. None is the width that the model serves.
         given: dict[str, Any] = {} if text is None else {"text": text, "instruction": QUERY_INSTRUCTION}
         if image is not None:
             given["image"] = image
-        return self._find(given, query=text, limit=limit, filters=filters, top=top)
+        return self._find(given, query=text, limit=limit, filters=filters, top=top, dims=dims)
 
     def rerank(self, found: Found, *, image: str | Path | NDArray[np.uint8] | None = None) -> SearchResult:
         """The slow step of `search`: let the reranker read the best of `found`. `image` as given to `find`.
@@ -262,11 +266,14 @@ class Library:
         weight = reranker.fusion.get("cosine_weight", DEFAULT_FUSION_WEIGHT)
         pictures = self._pictures()
         return rerank(found, lambda best: logits(reranker, query, best, previews=pictures), weight=weight)
+        dims: int | None = None,
 
-    def similar(self, path: str | Path, *, limit: int = 20, filters: Filters | None = None) -> SearchResult:
+    def similar(
+        self, path: str | Path, *, limit: int = 20, filters: Filters | None = None, dims: int | None = None
+    ) -> SearchResult:
         """Find what resembles a photo or video.
 
-        One that is in the library costs no model run and is left out.
+        One that is in the library costs no model run and is left out; `dims` None is then the full width.
 
         Raises:
             MediaError: the file is not in the library and cannot be read.
@@ -280,7 +287,8 @@ class Library:
             from .formats import kind_by_extension
 
             key = "video" if kind_by_extension(full) == "video" else "image"
-            return self._find({key: full}, query=None, limit=limit, filters=filters, top=0).result()
+            found = self._find({key: full}, query=None, limit=limit, filters=filters, top=0, dims=dims)
+            return found.result()
         mean = vectors.mean(axis=0)
         return find(store, mean, limit=limit, filters=filters, top=0, exclude=item.id).result()
 
@@ -292,6 +300,7 @@ class Library:
         Raises:
             InputError: the library knows nothing at one of the paths; nothing was forgotten.
             LibraryBusyError: another process is indexing into this library.
+            InputError: a width that the model does not have.
         """
         from .removal import remove_paths
 
@@ -308,6 +317,10 @@ class Library:
             folders=tuple(folder.path for folder in store.folders() if folder.is_whole),
             failures=store.failures(),
             model=None if space is None else space.identity.bundle,
+        if dims is not None:
+            if not 0 < dims <= len(mean):
+                raise InputError(f"dims must be a whole number from 1 to {len(mean)}, not {dims!r}.")
+            mean = mean[:dims]
             dims=0 if space is None else space.identity.dims,
             size=sum(file.st_size for file in files),
             changed_at=max(file.st_mtime for file in files),
@@ -415,7 +428,14 @@ class Library:
         )
 
     def _find(
-        self, given: dict[str, Any], *, query: str | None, limit: int, filters: Filters | None, top: int
+        self,
+        given: dict[str, Any],
+        *,
+        query: str | None,
+        limit: int,
+        filters: Filters | None,
+        top: int,
+        dims: int | None,
     ) -> Found:
         store = self._reader()
         space = store.active_space()
@@ -430,7 +450,7 @@ class Library:
         self._check_space(space, embedder)
         if top:
             self._begin_loading_reranker()
-        (vector,) = embedder.embed([given], dims=embedder.max_dims)
+        (vector,) = embedder.embed([given], dims=dims)
         done = time.perf_counter()
         timings = {"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000}
         return find(store, vector, limit=limit, filters=filters, top=top, query=query, timings_ms=timings)
