@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 from ..errors import MediaAccessError, MediaError
-from .messages import Beat, Done, Failed, Part, Ready, read_message, write_message
+from .messages import Beat, Done, Failed, Part, Ready, read_task, write_message
 
 _GRACE_S = 30
 
@@ -34,7 +34,7 @@ def serve(
     source, target = _private_pipes()
     _limit_memory(memory_mb)
     write_message(target, Ready())
-    while (task := read_message(source)) is not None:
+    while (task := read_task(source)) is not None:
         beat = _Beat(target, time_limit_s)
         try:
             for answer in _answers(run, task, beat):

@@ -23,11 +23,22 @@ from typing import Any
 
 from ..errors import QvlError
 from ..machine import usable_cores
-from .messages import Beat, Done, Failed, Part, Ready, read_message, write_message
+from .messages import (
+    Beat,
+    Done,
+    Failed,
+    Message,
+    MessageError,
+    Part,
+    Ready,
+    read_message,
+    write_task,
+)
 
 _START_LIMIT_S = 120
 _TICK_S = 0.2
 _DYING_S = 2
+_NONSENSE = "its decoder answered what makes no sense; the file may be made to attack it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,13 +177,15 @@ class _Worker:
         if process is None:  # closing
             return
         with contextlib.suppress(OSError):  # a dead process shows in what it answers: nothing
-            write_message(process.stdin, task)  # type: ignore[arg-type]
+            write_task(process.stdin, task)  # type: ignore[arg-type]
         while True:
             message = self._receive(process)
             if isinstance(message, Beat):
                 continue
             if message is None:
                 message = Failed(self._why_it_died(process))
+            elif isinstance(message, Ready):
+                message = Failed(_NONSENSE)
             self._put(Answer(key, message))
             if not isinstance(message, Part):
                 break
@@ -211,16 +224,15 @@ class _Worker:
                 f"Run `{command} 4096 60` to see why."
             )
 
-    def _receive(self, process: subprocess.Popen[bytes], *, limit_s: float | None = None) -> Any:
+    def _receive(self, process: subprocess.Popen[bytes], *, limit_s: float | None = None) -> Message | None:
         with self._lock:
             self._deadline = time.monotonic() + (limit_s or self._pool._settings.time_limit_s)
             self._is_late = False
         try:
             return read_message(process.stdout)  # type: ignore[arg-type]
-        except BaseException:
-            # A decoder that writes over its own answers is as good as dead. Such a pickle may raise anything,
-            # SystemExit too; Ctrl-C goes to the main thread and never comes here.
-            return None
+        except MessageError:
+            # A decoder that writes over its own answers, or one that a file has taken over.
+            return Failed(_NONSENSE)
         finally:
             with self._lock:
                 self._deadline = None
