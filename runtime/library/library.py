@@ -209,6 +209,7 @@ class Library:
         filters: Filters | None = None,
         rerank: bool = True,
         rerank_top: int = RERANKED,
+        dims: int | None = None,
     ) -> SearchResult:
         """Find photos and moments of videos by words, by a picture, or by both.
 
@@ -219,6 +220,8 @@ class Library:
             filters: which items may be hits.
             rerank: whether the reranker reads the best hits once more, together with the query.
             rerank_top: how many it reads.
+            dims: compare so many leading components only (MRL). Vectors are kept at full width, so nothing
+                is embedded anew. None is the width that the model serves.
 
         Raises:
             InputError: neither words nor picture, a text of more than 10,000 characters, a limit below 1, or
@@ -234,19 +237,17 @@ class Library:
         self,
         query: str | None = None,
         *,
-        dims: int | None = None,
         image: str | Path | NDArray[np.uint8] | None = None,
         limit: int = 20,
         filters: Filters | None = None,
         top: int = RERANKED,
+        dims: int | None = None,
     ) -> Found:
         """The fast step of `search` alone: `result()` of what it returns is the embedder's order.
 
         Arguments and errors as for `search`; `top` is `rerank_top`; above 0 the reranker loads meanwhile.
         """
         text = _checked_query(query, has_image=image is not None)
-            dims: compare so many leading components only (MRL). Vectors are kept at full width, so nothing
-                is embedded anew. None is the width that the model serves.
         given: dict[str, Any] = {} if text is None else {"text": text, "instruction": QUERY_INSTRUCTION}
         if image is not None:
             given["image"] = image
@@ -266,7 +267,6 @@ class Library:
         weight = reranker.fusion.get("cosine_weight", DEFAULT_FUSION_WEIGHT)
         pictures = self._pictures()
         return rerank(found, lambda best: logits(reranker, query, best, previews=pictures), weight=weight)
-        dims: int | None = None,
 
     def similar(
         self, path: str | Path, *, limit: int = 20, filters: Filters | None = None, dims: int | None = None
@@ -276,6 +276,7 @@ class Library:
         One that is in the library costs no model run and is left out; `dims` None is then the full width.
 
         Raises:
+            InputError: a width that the model does not have.
             MediaError: the file is not in the library and cannot be read.
             LibraryError: nothing was indexed yet.
         """
@@ -290,6 +291,10 @@ class Library:
             found = self._find({key: full}, query=None, limit=limit, filters=filters, top=0, dims=dims)
             return found.result()
         mean = vectors.mean(axis=0)
+        if dims is not None:
+            if not 0 < dims <= len(mean):
+                raise InputError(f"dims must be a whole number from 1 to {len(mean)}, not {dims!r}.")
+            mean = mean[:dims]
         return find(store, mean, limit=limit, filters=filters, top=0, exclude=item.id).result()
 
     def remove(self, paths: Iterable[str | Path]) -> int:
@@ -300,7 +305,6 @@ class Library:
         Raises:
             InputError: the library knows nothing at one of the paths; nothing was forgotten.
             LibraryBusyError: another process is indexing into this library.
-            InputError: a width that the model does not have.
         """
         from .removal import remove_paths
 
@@ -317,10 +321,6 @@ class Library:
             folders=tuple(folder.path for folder in store.folders() if folder.is_whole),
             failures=store.failures(),
             model=None if space is None else space.identity.bundle,
-        if dims is not None:
-            if not 0 < dims <= len(mean):
-                raise InputError(f"dims must be a whole number from 1 to {len(mean)}, not {dims!r}.")
-            mean = mean[:dims]
             dims=0 if space is None else space.identity.dims,
             size=sum(file.st_size for file in files),
             changed_at=max(file.st_mtime for file in files),
