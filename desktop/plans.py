@@ -64,7 +64,7 @@ def plan_models(
 def arithmetic(found: ModelPlan) -> str:
     """How the recommended way adds up, in one sentence."""
     one, budget = found.recommended, found.budget
-    both = f"{size(one.decoder)} decoder + {size(one.vision)} vision tower"
+    both = f"{size(one.decoder_held)} decoder + {size(one.vision_held)} vision tower"
     held = f"2 × ({both})" if one.layout == "separate" else f"{both} + {size(one.adapters)} adapters"
     parts = [held, f"{size(one.work)} for {_photos(found.workload)}"]
     if one.process:

@@ -50,6 +50,7 @@ class Format:
 
     `block` counts weights, within a row (which a last, filled-up block may lengthen) or, if `flat`, through
     the whole matrix; 0 means no blocks. `activation_bytes`: of one number that flows through the graph.
+    `cpu_held`: bytes that ONNX Runtime holds on a CPU for one that is stored, measured.
     """
 
     bits: int
@@ -58,6 +59,7 @@ class Format:
     block_bytes: int = 0
     row_bytes: int = 0
     flat: bool = False
+    cpu_held: float = 1.0
 
     def matrix_bytes(self, rows: int, columns: int) -> int:
         """Bytes of a stored matrix [rows, columns] with its scales."""
@@ -80,12 +82,21 @@ class Storage:
 
 
 _FP32 = Format(bits=32)
-_FP16 = Format(bits=16, activation_bytes=2)
+# Its CPU kernels multiply in float32, from a copy that is made at loading.
+_FP16 = Format(bits=16, activation_bytes=2, cpu_held=2.2)
+_INT8 = Format(bits=8, row_bytes=4)
+_INT8_WEIGHT = Format(bits=8, block=128, block_bytes=4)
+_INT4 = Format(bits=4, block=32, block_bytes=4)
+_NF4 = Format(bits=4, block=64, block_bytes=4, flat=True)
 
 STORAGE: Mapping[str, Storage] = MappingProxyType(
     {
         "fp32": Storage(_FP32, _FP32, table_bytes=4),
         "fp16": Storage(_FP16, _FP16, table_bytes=2),
+        "int8": Storage(_INT8, _INT8, table_bytes=2),
+        "int8-weight": Storage(_INT8_WEIGHT, _INT8_WEIGHT, table_bytes=2),
+        "int4": Storage(_INT8_WEIGHT, _INT4, table_bytes=2),
+        "nf4": Storage(_INT8_WEIGHT, _NF4, table_bytes=2),
     }
 )
 """The precisions that can be planned, and exported by name."""
@@ -134,9 +145,10 @@ class Budget:
 class Plan:
     """What embedder and reranker take together, in bytes.
 
-    `vision`, `decoder`, `table`: one model's; `adapters`: all, in the shared layout. `resident` is what stays
-    in memory (or on the card) while both are loaded, `work` what a run adds at its peak, `disk` the bundle.
-    The token table is mapped from the disk and enters no memory of its own.
+    `vision`, `decoder`, `table`: one model's as stored; `adapters`: all, in the shared layout. `vision_held`
+    and `decoder_held` are the same in memory (or on the card), `resident` is what stays there while both are
+    loaded, `work` what a run adds at its peak, `disk` the bundle. The token table is mapped from the disk and
+    enters no memory of its own.
     """
 
     precision: str
@@ -145,6 +157,8 @@ class Plan:
     decoder: int
     table: int
     adapters: int
+    vision_held: int
+    decoder_held: int
     resident: int
     work: int
     process: int
@@ -171,7 +185,10 @@ def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workl
     adapters = adapter_bytes(config.text) if layout == "shared" else 0
     # Two models, two sets of sessions; with adapters, one set serves both.
     sessions = 1 if layout == "shared" else 2
-    resident = sessions * (vision + decoder) + adapters
+    on_cpu = budget.place == "cpu"
+    vision_held = round(vision * storage.vision.cpu_held) if on_cpu else vision
+    decoder_held = round(decoder * storage.decoder.cpu_held) if on_cpu else decoder
+    resident = sessions * (vision_held + decoder_held) + adapters
     work = max(
         vision_work(config, workload, storage.vision),
         decoder_work(config, workload, storage.decoder) + feature_bytes(config, workload),
@@ -185,6 +202,8 @@ def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workl
         decoder=decoder,
         table=table,
         adapters=adapters,
+        vision_held=vision_held,
+        decoder_held=decoder_held,
         resident=resident,
         work=work,
         process=process,

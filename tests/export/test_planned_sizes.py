@@ -1,0 +1,38 @@
+"""What the planner counts from shapes alone is what an export stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qvl_local.export.checkpoint import Checkpoint
+from qvl_local.export.decoder import build_decoder
+from qvl_local.export.recipe import PRECISIONS, Recipe
+from qvl_local.export.vision import build_vision
+from qvl_local.runtime.model.planner import STORAGE, decoder_bytes, vision_bytes
+
+# Rows that are no multiple of a block, as in the 8B vision tower.
+ODD = {"intermediate": 104, "vision_intermediate": 136, "layers": 2, "vision_depth": 2, "deepstack": (1,)}
+
+
+def test_what_can_be_exported_can_be_planned() -> None:
+    assert set(STORAGE) == set(PRECISIONS)
+
+
+@pytest.mark.parametrize("precision", STORAGE)
+@pytest.mark.parametrize("shapes", [{}, ODD], ids=["even", "odd"])
+def test_weights_take_what_was_planned(
+    precision: str, shapes: dict[str, object], random_checkpoint: Callable[..., Path]
+) -> None:
+    checkpoint = Checkpoint(random_checkpoint(**shapes))
+    recipe, planned = Recipe.of(precision), STORAGE[precision]
+    names = checkpoint.names()
+    vision = build_vision(checkpoint, recipe.graph("vision", names), recipe.dialect)
+    decoder = build_decoder(checkpoint, recipe.graph("decoder", names), recipe.dialect)
+    assert sum(weight.nbytes for weight in vision.weights) == vision_bytes(checkpoint.config, planned.vision)
+    assert sum(weight.nbytes for weight in decoder.weights) == decoder_bytes(
+        checkpoint.config.text, planned.decoder
+    )
+    assert np.dtype(recipe.table_type).itemsize == planned.table_bytes
