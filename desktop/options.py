@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -25,6 +25,27 @@ Model = Annotated[
         help="tiny, 2b, 8b, a Hugging Face id, a checkpoint or a bundle. [default: the library's own]",
     ),
 ]
+Backend = Annotated[
+    Literal["onnx", "torch"],
+    typer.Option(
+        "--backend",
+        envvar="QVL_BACKEND",
+        help="Run the model as exported, with ONNX Runtime, or the checkpoint itself, with PyTorch.",
+    ),
+]
+Device = Annotated[
+    Literal["cpu", "cuda"],
+    typer.Option("--device", envvar="QVL_DEVICE", help="Run the model on the CPU, or on a CUDA GPU."),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="P",
+        envvar="QVL_PRECISION",
+        help="Of the model's weights. [default: what suits backend and device]",
+    ),
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
 ]
@@ -43,6 +64,16 @@ class Kind(StrEnum):
 Limit = Annotated[
     int, typer.Option("-k", "--limit", metavar="N", envvar="QVL_LIMIT", min=1, help="Show at most N results.")
 ]
+Dims = Annotated[
+    int | None,
+    typer.Option(
+        "--dims",
+        metavar="N",
+        envvar="QVL_DIMS",
+        min=8,
+        help="Compare the first N components only: faster, coarser. [default: the model's width]",
+    ),
+]
 KindFilter = Annotated[Kind | None, typer.Option("--kind", help="Only photos, or only videos.")]
 After = Annotated[
     str | None,
@@ -59,14 +90,4 @@ Camera = Annotated[
 Bare = Annotated[bool, typer.Option("-f", "--files", help="Print paths only, one a line, for pipes.")]
 Null = Annotated[
     bool, typer.Option("-0", "--null", help="As -f, each path ended by a NUL byte (for xargs -0).")
-]
-Dims = Annotated[
-    int | None,
-    typer.Option(
-        "--dims",
-        metavar="N",
-        envvar="QVL_DIMS",
-        min=8,
-        help="Compare the first N components only: faster, coarser. [default: the model's width]",
-    ),
 ]

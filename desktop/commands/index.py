@@ -17,6 +17,9 @@ def index(
     names: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders or files to index.")],
     library: options.Library = None,
     model: options.Model = None,
+    backend: options.Backend = "onnx",
+    device: options.Device = "cpu",
+    precision: options.Precision = None,
     as_json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -42,7 +45,14 @@ def index(
 
     with (
         progress_view() as view,
-        Library.open(settings.library, model=settings.model, progress=view.model) as opened,
+        Library.open(
+            settings.library,
+            model=settings.model,
+            backend=backend,
+            device=device,
+            precision=precision,
+            progress=view.model,
+        ) as opened,
         stop_on_sigterm() as stop,
     ):
         note(f"Model: {opened.model}")

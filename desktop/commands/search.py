@@ -31,6 +31,9 @@ def search(
     null: options.Null = False,
     library: options.Library = None,
     model: options.Model = None,
+    backend: options.Backend = "onnx",
+    device: options.Device = "cpu",
+    precision: options.Precision = None,
     as_json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -52,7 +55,13 @@ def search(
     from ..progress import first_model_step
 
     with Library.open(
-        settings.library, model=settings.model, create=False, progress=first_model_step()
+        settings.library,
+        model=settings.model,
+        backend=backend,
+        device=device,
+        precision=precision,
+        create=False,
+        progress=first_model_step(),
     ) as opened:
         result = opened.search(
             text, image=picture, limit=limit, filters=filters, rerank=not no_rerank, dims=dims

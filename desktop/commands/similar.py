@@ -24,6 +24,9 @@ def similar(
     null: options.Null = False,
     library: options.Library = None,
     model: options.Model = None,
+    backend: options.Backend = "onnx",
+    device: options.Device = "cpu",
+    precision: options.Precision = None,
     as_json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -42,7 +45,13 @@ def similar(
     from ..progress import first_model_step
 
     with Library.open(
-        settings.library, model=settings.model, create=False, progress=first_model_step()
+        settings.library,
+        model=settings.model,
+        backend=backend,
+        device=device,
+        precision=precision,
+        create=False,
+        progress=first_model_step(),
     ) as opened:
         result = opened.similar(path, limit=limit, filters=filters, dims=dims)
         nothing = why_nothing(opened, result, filters)

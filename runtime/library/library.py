@@ -34,6 +34,7 @@ from .search import RERANKED, Found, find, rerank
 from .store import Store
 
 if TYPE_CHECKING:
+    from ..model.backends import BackendName
     from ..model.embedder import Embedder
     from ..model.reranker import Reranker
     from .indexer import IndexProgress, IndexSettings
@@ -68,6 +69,24 @@ class LibraryStatus:
     changed_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Running:
+    """How models are run: see `Library.open`."""
+
+    backend: BackendName
+    device: Literal["cpu", "cuda"]
+    precision: str | None
+
+    def options(self) -> Iterator[str]:
+        """The command line's options that say so, as far as they are not the default."""
+        if self.backend != "onnx":
+            yield from ("--backend", self.backend)
+        if self.device != "cpu":
+            yield from ("--device", self.device)
+        if self.precision is not None:
+            yield from ("--precision", self.precision)
+
+
 class Library:
     """An open library. Made by `Library.open`; a context manager. Searching is safe from several threads."""
 
@@ -76,14 +95,14 @@ class Library:
         path: Path,
         *,
         model: str | None,
-        device: Literal["cpu", "cuda"],
+        running: _Running,
         settings: IndexSettings | None,
         progress: Callable[[str, float], None] | None,
     ) -> None:
         """Use `Library.open`."""
         self.path = path
         self._asked_model = model
-        self._device = device
+        self._running = running
         self._settings = settings
         self._model_progress = progress
         self._lock = threading.RLock()
@@ -100,7 +119,9 @@ class Library:
         folder: str | Path,
         *,
         model: str | Path | None = None,
+        backend: BackendName = "onnx",
         device: Literal["cpu", "cuda"] = "cpu",
+        precision: str | None = None,
         create: bool = True,
         settings: IndexSettings | None = None,
         progress: Callable[[str, float], None] | None = None,
@@ -112,7 +133,10 @@ class Library:
             model: name, Hugging Face id, checkpoint or bundle folder; None is the one that the library was
                 indexed with, "tiny" for a new one. Another model than that takes effect with the next
                 `index`.
+            backend: "onnx", or "torch" to run a checkpoint as it lies; see `Embedder.open`.
             device: where models run.
+            precision: of the weights; see `Embedder.open`. Backend and precision make the vectors, as the
+                model does: a library that was indexed with others is searched with those, or indexed anew.
             create: whether a missing library is made; its model is then fetched first.
             settings: how to index; None is the default.
             progress: told a step and its fraction done while a model is fetched and exported.
@@ -127,7 +151,7 @@ class Library:
         library = cls(
             home,
             model=None if model is None else _lasting_name(model),
-            device=device,
+            running=_Running(backend, device, precision),
             settings=settings,
             progress=progress,
         )
@@ -387,7 +411,13 @@ class Library:
 
         with self._lock:
             if self._embedder is None:
-                self._embedder = Embedder.open(self._model_to_open(), device=self._device, progress=tell)
+                self._embedder = Embedder.open(
+                    self._model_to_open(),
+                    backend=self._running.backend,
+                    device=self._running.device,
+                    precision=self._running.precision,
+                    progress=tell,
+                )
             return self._embedder
 
     def _open_reranker(self) -> Reranker:
@@ -396,7 +426,11 @@ class Library:
         with self._lock:
             if self._reranker is None:
                 self._reranker = Reranker.open(
-                    self._model_to_open(), device=self._device, progress=self._model_progress
+                    self._model_to_open(),
+                    backend=self._running.backend,
+                    device=self._running.device,
+                    precision=self._running.precision,
+                    progress=self._model_progress,
                 )
             return self._reranker
 
@@ -462,7 +496,8 @@ class Library:
         which = (
             f"was indexed with the model {has.bundle}, not {wanted.bundle}"
             if has.bundle != wanted.bundle
-            else f"was indexed with another version of the model {has.bundle}, or other settings"
+            else f"was indexed with another version, backend or precision of the model {has.bundle}, "
+            "or other settings"
         )
         raise LibraryError(
             f"{self.path}: the library {which}; their vectors cannot be compared. "
@@ -478,7 +513,7 @@ class Library:
         places = () if space is None else known_places(store, space)
         there = next((path for path in places if Path(path).exists()), places[0] if places else "PATH")
         words = ("qvl-local", "index", there, "--model", model, "--library", str(self.path))
-        return shlex.join(words)
+        return shlex.join((*words, *self._running.options()))
 
 
 class _StoppedError(Exception):
