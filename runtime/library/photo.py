@@ -40,9 +40,9 @@ def open_photo(file: BinaryIO, form: Format) -> Image.Image:
     from PIL import Image
 
     if form.opener == "HEIF":
-        from pi_heif import register_heif_opener
+        from ..model.image import register_heif
 
-        register_heif_opener()
+        register_heif()
     # MPO: a JPEG with further pictures behind it, which phones write; the first one counts.
     return Image.open(file, formats=["JPEG", "MPO"] if form.opener == "JPEG" else [form.opener])
 
@@ -55,16 +55,11 @@ def shrink_early(image: Image.Image, longest: int) -> None:
 @contextmanager
 def damage_named(path: str, form: Format) -> Iterator[None]:
     """Turn whatever a decoder raises, and for a hostile file that is anything, into a MediaError."""
-    from PIL import UnidentifiedImageError
+    from ..model.image import damage
 
     try:
         yield
     except (MediaError, MemoryError):
         raise
-    except UnidentifiedImageError:
-        raise MediaError(path, f"it begins like a {form.name} file but is damaged") from None
     except Exception as error:
-        text = " ".join(str(error).split())[:200]
-        if "truncated" in text.lower():
-            raise MediaError(path, f"the {form.name} file is cut short ({text})") from error
-        raise MediaError(path, f"the {form.name} file is damaged ({type(error).__name__}: {text})") from error
+        raise MediaError(path, damage(error, what=f"{form.name} picture")) from error

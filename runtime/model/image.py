@@ -119,7 +119,7 @@ def _open(path: str | Path, max_pixels: int) -> Image.Image:
 
     with _opening:
         if _is_iso_media(path):
-            _register_heif()
+            register_heif()
         pillow_limit = Image.MAX_IMAGE_PIXELS
         Image.MAX_IMAGE_PIXELS = None
         try:
@@ -133,7 +133,7 @@ def _open(path: str | Path, max_pixels: int) -> Image.Image:
     return image
 
 
-def _register_heif() -> None:
+def register_heif() -> None:
     """Teach Pillow HEIC. Without the decoder Pillow reads AVIF, and says of HEIC that it cannot."""
     with suppress(ImportError):
         from pi_heif import register_heif_opener
@@ -185,13 +185,20 @@ def _to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.clip(samples / full * 255.0 + 0.5, 0, 255).astype(np.uint8)
 
 
-def _reason(error: Exception) -> str:
-    """One line about what a decoder said."""
+def damage(error: Exception, *, what: str = "picture") -> str:
+    """One line about a file that a decoder could not read, and what to do; `what` may name its format."""
     from PIL import UnidentifiedImageError
 
-    if isinstance(error, UnidentifiedImageError):
-        return "not a picture that can be read, or damaged"
+    text = " ".join(str(error).split())[:200]
+    state = f"is damaged ({type(error).__name__}: {text})"
+    if isinstance(error, UnidentifiedImageError):  # its text is no more than the name of an object
+        state = "is damaged, or none that can be read"
+    elif "truncated" in text.lower():
+        state = f"is cut short ({text})"
+    return f"the {what} {state}; copy it again from its source, or save it anew with another program"
+
+
+def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"cannot be decoded ({type(error).__name__}: {first_line})"
+        return f"the file cannot be read: {error.strerror.lower()}"
+    return damage(error)

@@ -13,6 +13,7 @@ from PIL import Image
 from qvl_local.runtime.errors import MediaAccessError, MediaError, MediaLimitError
 from qvl_local.runtime.library.decode import DecodeLimits, DecodeTask, Description, Piece, decode_file
 from qvl_local.runtime.library.thumbnails import split_strip
+from qvl_local.runtime.model.image import read_image
 from qvl_local.runtime.model.pixels import PixelBudget, load_budget
 
 TINY = Path(__file__).parents[3] / "models" / "tiny" / "embedding"
@@ -143,6 +144,18 @@ def test_what_is_no_media_is_named(tmp_path: Path, budget: PixelBudget, content:
         decode(path, budget)
     assert caught.value.path == str(path)
     assert "\n" not in caught.value.reason
+
+
+@pytest.mark.parametrize("kept", [30, 900])
+def test_a_broken_photo_has_one_wording(tmp_path: Path, media: Any, budget: PixelBudget, kept: int) -> None:
+    path = media.photo(tmp_path / "a.jpg")
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(MediaError) as as_query:
+        read_image(path)
+    with pytest.raises(MediaError) as as_file:
+        list(decode_file(DecodeTask(str(path), budget)))
+    assert as_file.value.reason.replace("JPEG picture", "picture") == as_query.value.reason
+    assert "copy it again from its source" in as_query.value.reason
 
 
 def test_a_photo_cut_short_is_said_to_be(tmp_path: Path, media: Any, budget: PixelBudget) -> None:
