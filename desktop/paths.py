@@ -7,13 +7,15 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from qvl_local.runtime.library import roots
+
 from .console import write_bytes
 from .text import printable
 
 
 def absolute(name: str) -> Path:
     """An absolute path without `.`, `..`, `~`. Symbolic links stay: people know files by them."""
-    return Path(os.path.abspath(os.path.expanduser(name)))  # noqa: PTH100, PTH111 - see the docstring
+    return Path(roots.absolute(name))
 
 
 def print_bare(found: Iterable[str], *, null: bool) -> None:

@@ -5,12 +5,13 @@ Typer reads the variables (each option names its own); this module turns what ca
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from qvl_local.runtime.errors import InputError
 from qvl_local.runtime.machine import installed_version
+
+from .paths import absolute
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def qvl_version() -> str:
 def _folder(text: str, option: str) -> Path:
     if not text.strip():
         raise InputError(f"{option}: is empty. Name a folder.")
-    path = Path(os.path.abspath(os.path.expanduser(text)))  # noqa: PTH100, PTH111 - resolve() would follow links
+    path = absolute(text)
     if path.exists() and not path.is_dir():
         raise InputError(f"{option} {text}: is a file, and a folder is needed.")
     return path
