@@ -17,7 +17,7 @@ from qvl_local.runtime.model.head import answer_tokens
 
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .linear import narrow
-from .onnx_file import ElementType, Model, write_model
+from .onnx_file import ElementType, Model, Place, write_model
 
 HEAD_FILE = "token_head.npy"
 
@@ -59,13 +59,16 @@ class PartLayout:
     head: str | None
 
 
-def write_graph(model: Model, path: Path, *, written: Callable[[int], None]) -> None:
+def write_graph(
+    model: Model, path: Path, *, written: Callable[[int], None], stored: dict[str, Place]
+) -> None:
     """Save a graph as `path` with its weights in `path`_data, reading and writing one tensor at a time.
 
-    `written` hears the bytes of each tensor.
+    `written` hears the bytes of each tensor. `stored` is what earlier graphs of the folder have written, so
+    that an equal tensor is kept once.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_model(model, path, on_weight=written)
+    write_model(model, path, on_weight=written, stored=stored)
 
 
 def write_table(
@@ -137,7 +140,13 @@ def write_pooling(folder: Path, *, width: int) -> None:
 
 
 def lay_out(
-    roles: list[Role], *, vision: str, decoder: str, shared_vision: bool, shared_table: bool
+    roles: list[Role],
+    *,
+    vision: str,
+    decoder: str,
+    shared_vision: bool,
+    shared_table: bool,
+    shared_decoder: bool,
 ) -> dict[Role, PartLayout]:
     """Where everything goes. The embedder lives at the root, and so does a reranker that is alone."""
     layouts: dict[Role, PartLayout] = {}
@@ -148,7 +157,7 @@ def lay_out(
         layouts[role] = PartLayout(
             folder="." if root else role,
             vision=f"onnx/{own_vision}vision_encoder_{vision}.onnx",
-            decoder=f"onnx/{role}_{decoder}.onnx",
+            decoder=f"onnx/{'decoder' if shared_decoder else role}_{decoder}.onnx",
             table=f"{own_table}embed_tokens_{decoder}.bin",
             head=HEAD_FILE if role == "reranker" else None,
         )

@@ -7,12 +7,12 @@ module knows the file format, not the operators.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,68 +122,89 @@ class Model:
     constants: tuple[Constant, ...]
 
 
-def write_model(model: Model, path: Path, *, on_weight: Callable[[int], None] | None = None) -> None:
-    """Write `path` and, when the model has weights, `path` + "_data".
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a weight lies: a file beside the model, and the byte at which it starts."""
 
-    `on_weight` is told the bytes of each weight after it is on disk.
+    file: str
+    offset: int
+
+
+def write_model(
+    model: Model,
+    path: Path,
+    *,
+    on_weight: Callable[[int], None] | None = None,
+    stored: dict[str, Place] | None = None,
+) -> None:
+    """Write `path` and, when the model has weights of its own, `path` + "_data".
+
+    `on_weight` is told the bytes of each weight after it is on disk. `stored` knows weights by the hash of
+    their bytes: one that an earlier model of the same folder wrote is pointed at instead of written again.
 
     Raises:
         ValueError: a weight came out with another shape or type than it declared.
         OSError: the disk is full or refuses; partial files are the caller's to remove.
     """
     data_path = path.with_name(path.name + "_data")
-    offsets = _offsets(model.weights)
+    places = []
     if model.weights:
         with data_path.open("wb") as stream:
-            for weight, offset in zip(model.weights, offsets, strict=True):
-                _write_weight(stream, weight, offset)
+            end = 0
+            for weight in model.weights:
+                data = _bytes(weight)
+                digest = "" if stored is None else hashlib.sha256(data.data).hexdigest()
+                place = None if stored is None else stored.get(digest)
+                if place is None:
+                    place = Place(data_path.name, _aligned(end, weight.nbytes))
+                    stream.seek(place.offset)
+                    stream.write(data.data)
+                    end = place.offset + weight.nbytes
+                    if stored is not None:
+                        stored[digest] = place
+                places.append(place)
                 if on_weight is not None:
                     on_weight(weight.nbytes)
-            stream.truncate(offsets[-1] + model.weights[-1].nbytes)  # an empty last weight has a place too
+            stream.truncate(end)  # an empty last weight has a place too
             stream.flush()
             os.fsync(stream.fileno())
+        if all(place.file != data_path.name for place in places):
+            data_path.unlink()
     with path.open("wb") as stream:
-        stream.write(_model(model, data_path.name, offsets))
+        stream.write(_model(model, places))
         stream.flush()
         os.fsync(stream.fileno())
 
 
-def _offsets(weights: Sequence[Initializer]) -> list[int]:
-    offsets, end = [], 0
-    for weight in weights:
-        unit = _ALIGNMENT if weight.nbytes >= _LARGE else _SMALL_ALIGNMENT
-        start = -(-end // unit) * unit
-        offsets.append(start)
-        end = start + weight.nbytes
-    return offsets
+def _aligned(end: int, size: int) -> int:
+    unit = _ALIGNMENT if size >= _LARGE else _SMALL_ALIGNMENT
+    return -(-end // unit) * unit
 
 
-def _write_weight(stream: IO[bytes], weight: Initializer, offset: int) -> None:
+def _bytes(weight: Initializer) -> NDArray[np.uint8]:
+    """A weight's little-endian bytes."""
     array = weight.load()
     if array.shape != weight.shape or array.dtype != weight.type.numpy:
         raise ValueError(
             f"{weight.name}: is {array.dtype} {list(array.shape)}, "
             f"declared {weight.type.numpy} {list(weight.shape)}"
         )
-    stream.seek(offset)
     little = array.dtype.newbyteorder("<")
-    stream.write(np.ascontiguousarray(array, dtype=little).data)
+    return np.ascontiguousarray(array, dtype=little).reshape(-1).view(np.uint8)
 
 
-def _model(model: Model, data_name: str, offsets: Sequence[int]) -> bytes:
+def _model(model: Model, places: Sequence[Place]) -> bytes:
     opsets = (bytes_field(1, domain) + int_field(2, version) for domain, version in model.opsets.items())
     return (
         int_field(1, IR_VERSION)
         + bytes_field(2, PRODUCER)
-        + bytes_field(7, _graph(model, data_name, offsets))
+        + bytes_field(7, _graph(model, places))
         + each_field(8, opsets)
     )
 
 
-def _graph(model: Model, data_name: str, offsets: Sequence[int]) -> bytes:
-    weights = (
-        _weight(weight, data_name, offset) for weight, offset in zip(model.weights, offsets, strict=True)
-    )
+def _graph(model: Model, places: Sequence[Place]) -> bytes:
+    weights = (_weight(weight, place) for weight, place in zip(model.weights, places, strict=True))
     return b"".join(
         (
             each_field(1, map(_node, model.nodes)),
@@ -221,8 +242,8 @@ def _attribute(name: str, value: Attribute) -> bytes:
     return bytes_field(1, name) + b"".join(int_field(8, item) for item in value) + int_field(20, 7)
 
 
-def _weight(weight: Initializer, data_name: str, offset: int) -> bytes:
-    entries = (("location", data_name), ("offset", str(offset)), ("length", str(weight.nbytes)))
+def _weight(weight: Initializer, place: Place) -> bytes:
+    entries = (("location", place.file), ("offset", str(place.offset)), ("length", str(weight.nbytes)))
     external = (bytes_field(1, key) + bytes_field(2, value) for key, value in entries)
     # data_location 1 is EXTERNAL.
     return _tensor(weight.name, weight.type, weight.shape) + each_field(13, external) + int_field(14, 1)

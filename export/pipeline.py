@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from qvl_local.runtime.errors import BundleError, InputError
@@ -39,9 +41,11 @@ from .bundle_writer import (
 from .card import write_card
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .decoder import build_decoder
-from .onnx_file import ElementType, Model
+from .layout import AskedLayout, DecoderLayout, choose_layout
+from .linear import FloatFormat
+from .onnx_file import ElementType, Model, Place
 from .parity import check_parity, record_parity
-from .recipe import PRECISIONS, Recipe
+from .recipe import PRECISIONS, Recipe, Tolerance
 from .staging import check_target, locked, staged
 from .vision import build_vision
 
@@ -55,6 +59,7 @@ def export_bundle(
     output: Path,
     *,
     recipe: Recipe,
+    layout: AskedLayout = "auto",
     progress: Progress | None = None,
     keep_existing: bool = False,
 ) -> Manifest:
@@ -64,8 +69,9 @@ def export_bundle(
         sources: checkpoint folders and what their user calls them.
         output: a new folder, an empty one, or a bundle to replace.
         recipe: precisions, flavour, width.
-        progress: told a stage ("waiting", "reading", "writing", "checking", "finishing") and how far it is,
-            in [0, 1].
+        layout: one decoder for both models of a pair or two; see `choose_layout`.
+        progress: told a stage ("waiting", "reading", "comparing", "writing", "checking", "finishing") and how
+            far it is, in [0, 1].
         keep_existing: take the bundle that is there, or that another process is just making, as it is.
 
     Raises:
@@ -79,23 +85,36 @@ def export_bundle(
     if not sources:
         raise InputError("There is nothing to export. Name a model, or a checkpoint folder.")
     check_target(output)
-    with locked(output, waiting=lambda: report("waiting", 0.0)):
+    with (
+        locked(output, waiting=lambda: report("waiting", 0.0)),
+        tempfile.TemporaryFile(dir=output.parent) as spool,
+    ):
         if keep_existing and (output / MANIFEST).is_file():
             return open_bundle(output).manifest
         checkpoints = {role: Checkpoint(sources[role].path) for role in sorted(sources)}
         _check_dims(recipe, checkpoints, sources)
-        parts, fusion = _plan(sources, checkpoints, recipe, report)
+        plan = _plan(sources, checkpoints, recipe, layout, spool, report)
         with staged(output) as stage:
-            _write(checkpoints, parts, recipe, stage, report)
+            _write(checkpoints, plan, recipe, stage, report)
             report("checking", 0.0)
             record_parity(checkpoints, stage)
             draft = Manifest(
-                flavour=recipe.flavour, created_by=_creator(), parts=parts, files={}, parity=(), fusion=fusion
+                flavour=recipe.flavour,
+                opset=recipe.opset,
+                created_by=_creator(),
+                layout=plan.layout.name,
+                adapters=plan.layout.record(),
+                layout_reason=plan.layout.reason,
+                parts=plan.parts,
+                files={},
+                parity=(),
+                fusion=plan.fusion,
             )
+            tolerance = _tolerance(recipe, plan.layout)
             figures = []
-            for number, role in enumerate(parts):
-                report("checking", (number + 1) / (len(parts) + 1))
-                figures.append(check_parity(Bundle(stage, draft), role, recipe.tolerance, SessionOptions()))
+            for number, role in enumerate(plan.parts):
+                report("checking", (number + 1) / (len(plan.parts) + 1))
+                figures.append(check_parity(Bundle(stage, draft), role, tolerance, SessionOptions()))
             report("finishing", 0.0)
             manifest = replace(draft, parity=tuple(figures))
             write_card(stage / "README.md", manifest, sources=[source.path for source in sources.values()])
@@ -125,29 +144,63 @@ def name_sources(folders: Sequence[Path]) -> dict[Role, CheckpointFolder]:
     return {role: CheckpointFolder(path=folder, name=str(folder)) for role, folder in zip(roles, folders)}
 
 
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is going to be written."""
+
+    parts: dict[Role, Part]
+    layout: DecoderLayout
+    fusion: dict[str, float]
+
+
 def _plan(
     sources: Mapping[Role, CheckpointFolder],
     checkpoints: Mapping[Role, Checkpoint],
     recipe: Recipe,
+    asked: AskedLayout,
+    spool: IO[bytes],
     report: Progress,
-) -> tuple[dict[Role, Part], dict[str, float]]:
+) -> _Plan:
     """Hash the checkpoints, find what they share, and decide every file's place."""
     hashes = {}
     for number, (role, checkpoint) in enumerate(checkpoints.items()):
         step = partial(_report_part, report, "reading", number, len(checkpoints))
         hashes[role] = checkpoint.content_hash(step)
-    layouts = lay_out(
+    layout = choose_layout(
+        checkpoints,
+        asked,
+        quantized=not isinstance(PRECISIONS[recipe.decoder].graph.linear, FloatFormat),
+        spool=spool,
+        progress=partial(report, "comparing"),
+    )
+    places = lay_out(
         list(checkpoints),
         vision=recipe.vision,
         decoder=recipe.decoder,
         shared_vision=_same([(c.prefix_digest("visual."), c.config.vision) for c in checkpoints.values()]),
         shared_table=_same([c.digest(EMBEDDINGS) for c in checkpoints.values()]),
+        shared_decoder=layout.name == "shared",
     )
     parts = {
-        role: _part(sources[role], hashes[role], checkpoints[role], layouts[role], recipe)
+        role: replace(
+            _part(sources[role], hashes[role], checkpoints[role], places[role], recipe),
+            adapter=layout.switch(role),
+        )
         for role in checkpoints
     }
-    return parts, read_fusion(checkpoints["reranker"].folder) if "reranker" in checkpoints else {}
+    fusion = read_fusion(checkpoints["reranker"].folder) if "reranker" in checkpoints else {}
+    return _Plan(parts, layout, fusion)
+
+
+def _tolerance(recipe: Recipe, layout: DecoderLayout) -> Tolerance:
+    """The recipe's tolerance, but not below that of float16, which adapters are stored in."""
+    tolerance, half = recipe.tolerance, PRECISIONS["fp16"].tolerance
+    if not layout.adapters:
+        return tolerance
+    return Tolerance(
+        max_abs_diff=max(tolerance.max_abs_diff, half.max_abs_diff),
+        min_cosine=min(tolerance.min_cosine, half.min_cosine),
+    )
 
 
 def _part(
@@ -165,7 +218,7 @@ def _part(
         decoder=layout.decoder,
         table=Table(
             file=layout.table,
-            dtype=PRECISIONS[recipe.decoder].table,
+            dtype=recipe.table_type,
             rows=text.vocab_size,
             columns=text.hidden_size,
         ),
@@ -173,12 +226,13 @@ def _part(
         decoder_precision=recipe.decoder,
         dims=recipe.dims or text.hidden_size,
         head=layout.head,
+        exceptions=recipe.exceptions(checkpoint.names()),
     )
 
 
 def _write(
     checkpoints: Mapping[Role, Checkpoint],
-    parts: Mapping[Role, Part],
+    plan: _Plan,
     recipe: Recipe,
     stage: Path,
     report: Progress,
@@ -186,11 +240,15 @@ def _write(
     """Graphs, tables, heads and copied files; a file that two parts name is written once."""
     models: dict[str, Model] = {}
     tables: dict[str, tuple[Checkpoint, Table]] = {}
-    for role, part in parts.items():
+    for role, part in plan.parts.items():
         checkpoint = checkpoints[role]
+        names = checkpoint.names()
         if part.vision not in models:
-            models[part.vision] = build_vision(checkpoint, PRECISIONS[recipe.vision].graph)
-        models[part.decoder] = build_decoder(checkpoint, PRECISIONS[recipe.decoder].graph)
+            models[part.vision] = build_vision(checkpoint, recipe.graph("vision", names), recipe.dialect)
+        if part.decoder not in models:  # the first part is the base of a shared one
+            models[part.decoder] = build_decoder(
+                checkpoint, recipe.graph("decoder", names), recipe.dialect, adapters=plan.layout.adapters
+            )
         tables.setdefault(part.table.file, (checkpoint, part.table))
     total = sum(_weight_bytes(model) for model in models.values())
     total += sum(table.rows * table.columns * np.dtype(table.dtype).itemsize for _, table in tables.values())
@@ -203,11 +261,12 @@ def _write(
         done += count
         report("writing", min(1.0, done / total))
 
+    stored: dict[str, Place] = {}
     for relative, model in models.items():
-        write_graph(model, stage / relative, written=written)
+        write_graph(model, stage / relative, written=written, stored=stored)
     for relative, (checkpoint, table) in tables.items():
         write_table(checkpoint, stage / relative, _TABLE_TYPES[table.dtype], written=written)
-    for role, part in parts.items():
+    for role, part in plan.parts.items():
         copy_files(checkpoints[role], stage / part.folder)
         if part.head is not None:
             write_head(checkpoints[role], stage / part.head)

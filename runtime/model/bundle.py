@@ -7,7 +7,7 @@ file is. This module reads, checks and writes the manifest; it does not know how
     config.json tokenizer.json chat_template.jinja ...    the embedder's, at the root
     reranker/config.json reranker/tokenizer.json ...      the reranker's
     onnx/vision_encoder_fp32.onnx (+ .onnx_data)
-    onnx/embedder_fp32.onnx  onnx/reranker_fp32.onnx
+    onnx/embedder_fp32.onnx  onnx/reranker_fp32.onnx      layout "separate"; "shared": onnx/decoder_nf4.onnx
     embed_tokens_fp32.bin  token_head.npy  parity.npz
 """
 
@@ -26,6 +26,7 @@ FORMAT = 1
 MANIFEST = "qvl.json"
 
 Role = Literal["embedder", "reranker"]
+Layout = Literal["separate", "shared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,9 @@ class Part:
     `folder` holds config, tokenizer, chat template and preprocessor files ("." or "reranker").
     `head` is the float32 [H] difference W_yes - W_no of a reranker, absent for an embedder.
     `dims` is the embedding width that the bundle serves by default (MRL), at most the hidden size.
+    `exceptions` names the layers that have not their tower's precision, and what they have.
+    `adapter` is what a decoder that serves both models is fed to be this one: 0 without its adapters, 1 with
+    them; None for a decoder that has no such input.
     """
 
     source: Source
@@ -65,6 +69,24 @@ class Part:
     decoder_precision: str
     dims: int
     head: str | None = None
+    exceptions: dict[str, str] = field(default_factory=dict)
+    adapter: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterRecord:
+    """The adapters of a decoder that serves both models: the reranker is the embedder and so much more.
+
+    `matrices` have one, of `rank` at most; together they take `bytes`. `error` is the largest part of a
+    matrix's norm that an adapter leaves out, `noise` the part that the rounding of the two checkpoints to
+    their storage types explains.
+    """
+
+    matrices: int
+    rank: int
+    bytes: int
+    error: float
+    noise: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +114,12 @@ class Parity:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What `qvl.json` says. Of the flavour "torch" is a checkpoint run as it lies, which no file describes."""
+    """What `qvl.json` says. Of the flavour "torch" is a checkpoint run as it lies, which no file describes.
+
+    `opset` is the version of ONNX's operators that the graphs are written with, where it is recorded.
+    `layout` "shared": one decoder serves both models, by `adapters` where they differ. `layout_reason` says
+    why a pair that could have shared one does not.
+    """
 
     flavour: Literal["ort", "portable", "torch"]
     created_by: str
@@ -101,6 +128,10 @@ class Manifest:
     parity: tuple[Parity, ...] = ()
     fusion: dict[str, float] = field(default_factory=dict)
     accuracy: dict[str, Any] = field(default_factory=dict)
+    opset: int | None = None
+    layout: Layout = "separate"
+    adapters: AdapterRecord | None = None
+    layout_reason: str | None = None
     format: int = FORMAT
 
     def to_json(self) -> str:
@@ -148,6 +179,7 @@ class Bundle:
                 part.decoder_precision,
                 part.table.dtype,
                 self.manifest.flavour,
+                *sorted(part.exceptions.items()),
             ]
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -232,6 +264,10 @@ def _parse_manifest(raw: Any, path: Path) -> Manifest:
             parity=tuple(Parity(**figure) for figure in raw.get("parity", ())),
             fusion=dict(raw.get("fusion", {})),
             accuracy=dict(raw.get("accuracy", {})),
+            opset=raw.get("opset"),
+            layout=raw.get("layout", "separate"),
+            adapters=AdapterRecord(**raw["adapters"]) if raw.get("adapters") else None,
+            layout_reason=raw.get("layout_reason"),
             format=raw["format"],
         )
     except (KeyError, TypeError, AttributeError) as error:

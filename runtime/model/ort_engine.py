@@ -2,39 +2,29 @@
 
 from __future__ import annotations
 
-import threading
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .bundle import Bundle, Role
 from .encoder import open_table
+from .graph_pool import Lease
 from .head import open_head
-from .ort_session import OrtSession, SessionOptions
-from .session import Rows, Session
+from .ort_session import SessionOptions
+from .session import Array, Rows, Session
 
 
-class LazySession:
-    """A session made on first use and dropped on demand; safe to share between threads."""
+class SwitchedSession:
+    """A decoder that serves two models, set to one of them: every run feeds its `adapter`."""
 
-    def __init__(self, graph: Path, options: SessionOptions) -> None:
-        self._graph = graph
-        self._options = options
-        self._session: Session | None = None
-        self._lock = threading.Lock()
+    def __init__(self, session: Session, adapter: float) -> None:
+        self._session = session
+        self._adapter = np.array([adapter], np.float32)
 
-    def __call__(self) -> Session:
-        """The session."""
-        with self._lock:
-            if self._session is None:
-                self._session = OrtSession(self._graph, self._options)
-            return self._session
-
-    def drop(self) -> None:
-        """Free the graph's memory; the next use loads it again."""
-        with self._lock:
-            self._session = None
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        """Run the graph once; see `Session`."""
+        return self._session.run({**feeds, "adapter": self._adapter})
 
 
 class OrtEngine:
@@ -50,8 +40,9 @@ class OrtEngine:
         self.bundle = bundle
         self.table: Rows = open_table(bundle, role)
         self.head: NDArray[np.float32] | None = open_head(bundle) if role == "reranker" else None
-        self._vision = LazySession(bundle.file(part.vision), options)
-        self._decoder = LazySession(bundle.file(part.decoder), options)
+        self._adapter = part.adapter
+        self._vision = Lease(bundle.file(part.vision), options)
+        self._decoder = Lease(bundle.file(part.decoder), options)
 
     def vision(self) -> Session:
         """The vision tower."""
@@ -59,9 +50,10 @@ class OrtEngine:
 
     def decoder(self) -> Session:
         """The decoder."""
-        return self._decoder()
+        session = self._decoder()
+        return session if self._adapter is None else SwitchedSession(session, self._adapter)
 
     def unload(self) -> None:
-        """Free both graphs."""
+        """Free both graphs, unless the other model of the pair is using them."""
         self._vision.drop()
         self._decoder.drop()

@@ -130,6 +130,8 @@ def measure_parity(bundle: Bundle, role: Role, options: SessionOptions) -> Drift
     outputs = _run_all(bundle.file(part.vision), [_vision_feeds(call) for call in calls], options)
     seen = dict(zip(map(id, calls), outputs, strict=True))
     prompts = [_decoder_feeds(record, seen, table, levels) for record in records]
+    if part.adapter is not None:
+        prompts = [{**feeds, "adapter": np.array([part.adapter], np.float32)} for feeds in prompts]
     states = [one["pooled"] for one in _run_all(bundle.file(part.decoder), prompts, options)]
     return compare(
         np.concatenate([record.pooled for record in records]),
