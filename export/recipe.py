@@ -6,6 +6,7 @@ holds, and how far the result may drift from the checkpoint.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -30,8 +31,8 @@ TableType = Literal["float32", "float16"]
 _FLOAT, _HALF = ElementType.FLOAT, ElementType.FLOAT16
 _PREFIXES: Mapping[Tower, str] = MappingProxyType({"vision": "visual.", "decoder": "language_model."})
 _TABLES: Mapping[str, TableType] = MappingProxyType({"fp32": "float32", "fp16": "float16"})
-# Tensors of more than one axis that no input is multiplied by.
-_LOOKUPS = ("language_model.embed_tokens.weight", "visual.pos_embed.weight", "lm_head.weight")
+# Tensors called "weight" that are not matrices of a layer: tables, and the scales of norms.
+_NO_LAYER = re.compile(r"(embed_tokens|pos_embed|norm\d*)\.weight$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,11 +201,16 @@ class Recipe:
         base = self.vision if tower == "vision" else self.decoder
         found = []
         for name in tensors:
-            if name.startswith(_PREFIXES[tower]) and name.endswith(".weight") and name not in _LOOKUPS:
+            if is_layer(name) and name.startswith(_PREFIXES[tower]):
                 rule = next((rule for rule in self.layers if rule.applies(name)), None)
                 if rule is not None and rule.precision != base:
                     found.append((name, rule))
         return found
+
+
+def is_layer(tensor: str) -> bool:
+    """Is this canonical name the weight of a layer that multiplies its input?"""
+    return tensor.endswith(".weight") and not _NO_LAYER.search(tensor)
 
 
 def _layer_format(precision: str, activation: ElementType) -> LinearFormat:

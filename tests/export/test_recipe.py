@@ -1,0 +1,110 @@
+"""Recipes: the files that ship, a user's file, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from qvl_local.export.checkpoint import Checkpoint
+from qvl_local.export.quantized import HalfFormat, Int8Format, LayerFormats, Nf4Format
+from qvl_local.export.recipe import PRECISIONS, LayerRule, Recipe, Tolerance
+from qvl_local.export.recipe_file import shipped_recipe, shipped_recipes
+from qvl_local.runtime.errors import InputError
+
+FILE = """
+about = "A decoder of 4 bits that keeps what hurts."
+
+[vision]
+precision = "fp16"
+
+[decoder]
+precision = "nf4"
+
+[table]
+precision = "fp16"
+
+[layers]
+"language_model.layers.0.*" = "fp16"
+"language_model.layers.*.mlp.down_proj" = "int8"
+
+[tolerance]
+max_abs_diff = 0.2
+min_cosine = 0.9
+"""
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_every_precision_ships_as_a_recipe_of_its_name() -> None:
+    assert set(shipped_recipes()) == set(PRECISIONS)
+    for name in shipped_recipes():
+        recipe = Recipe.of(name)
+        assert recipe.decoder == name
+        assert shipped_recipe(name).about.endswith(".")
+
+
+def test_float_recipes_are_what_they_were() -> None:
+    fp32 = Recipe.of("fp32")
+    assert (fp32.vision, fp32.table_type, fp32.layers) == ("fp32", "float32", ())
+    assert fp32.graph("decoder", ["language_model.layers.0.mlp.up_proj.weight"]) is PRECISIONS["fp32"].graph
+    assert Recipe.of("fp16").table_type == "float16"
+
+
+def test_a_file_says_it_part_by_part(tmp_path: Path, tiny: dict[str, Path]) -> None:
+    recipe = Recipe.read(write(tmp_path, FILE), dims=64)
+    assert (recipe.vision, recipe.decoder, recipe.table_type) == ("fp16", "nf4", "float16")
+    assert (recipe.dims, recipe.tolerance) == (64, Tolerance(max_abs_diff=0.2, min_cosine=0.9))
+    names = Checkpoint(tiny["embedder"]).names()
+    formats = recipe.graph("decoder", names).linear
+    assert isinstance(formats, LayerFormats)
+    assert isinstance(formats.default, Nf4Format)
+    assert len(formats.by_name) == 7 + 3
+    first = formats.by_name["language_model.layers.0.mlp.down_proj.weight"]
+    assert isinstance(first, HalfFormat)  # the first rule that applies counts
+    assert isinstance(formats.by_name["language_model.layers.1.mlp.down_proj.weight"], Int8Format)
+    exceptions = recipe.exceptions(names)
+    assert exceptions["language_model.layers.3.mlp.down_proj"] == "int8"
+    assert exceptions["language_model.layers.0.self_attn.q_proj"] == "fp16"
+    assert len(exceptions) == 10
+    assert recipe.graph("vision", names) is PRECISIONS["fp16"].graph
+
+
+def test_a_rule_never_touches_what_is_not_multiplied_by(tiny: dict[str, Path]) -> None:
+    recipe = Recipe(vision="fp32", decoder="int8", layers=(LayerRule("*embed*", "nf4"),))
+    exceptions = recipe.exceptions(Checkpoint(tiny["embedder"]).names())
+    assert exceptions == {"visual.patch_embed.proj": "nf4"}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[vision", "cannot be read as TOML"),
+        ('[vision]\nprecision = "fp32"\n', r"lacks \[decoder\]"),
+        (FILE + "\n[flavour]\n", "unknown key 'flavour'"),
+        (FILE.replace("min_cosine = 0.9", ""), "takes both"),
+        (FILE.replace('"fp16"\n\n[layers]', '"int2"\n\n[layers]'), "table precision 'int2'"),
+        (FILE.replace('"nf4"', '"nf5"'), "precision 'nf5'"),
+        (FILE.replace('"nf4"', "4"), "decoder"),
+        (FILE.replace("0.2", '"much"'), "max_abs_diff"),
+        (FILE.replace('"int8"', "8"), r"\[layers\]"),
+    ],
+)
+def test_a_wrong_file_is_told_by_name(text: str, complaint: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=complaint):
+        Recipe.read(write(tmp_path, text))
+
+
+def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such recipe"):
+        Recipe.read(tmp_path / "none.toml")
+
+
+def test_an_unknown_precision_lists_the_known() -> None:
+    with pytest.raises(InputError, match=r"'int3'\. Choose one of: fp16, fp32, int4, int8, int8-weight, nf4"):
+        Recipe.of("int3")
+    with pytest.raises(InputError, match="'int3'"):
+        Recipe(vision="int3")
