@@ -24,8 +24,33 @@ def export(
     ],
     output: Annotated[str, typer.Option("-o", "--output", metavar="DIR", help="The folder to make.")],
     precision: Annotated[
-        str, typer.Option("--precision", metavar="fp32|fp16", envvar="QVL_PRECISION", help="Of the weights.")
-    ] = "fp32",
+        str | None,
+        typer.Option(
+            "--precision",
+            metavar="fp32|fp16|int8|int8-weight|int4|nf4",
+            envvar="QVL_PRECISION",
+            help="Of the weights. [default: fp32]",
+        ),
+    ] = None,
+    recipe_file: Annotated[
+        str | None,
+        typer.Option("--recipe", metavar="FILE", help="A TOML file that says it part by part."),
+    ] = None,
+    flavour: Annotated[
+        str,
+        typer.Option(
+            "--flavour",
+            metavar="ort|portable",
+            envvar="QVL_FLAVOUR",
+            help="For ONNX Runtime, or with standard operators only (TensorRT).",
+        ),
+    ] = "ort",
+    opset: Annotated[
+        int,
+        typer.Option(
+            "--opset", metavar="23|20", envvar="QVL_OPSET", help="Operators of the portable flavour."
+        ),
+    ] = 23,
     dims: Annotated[
         int | None,
         typer.Option(
@@ -35,6 +60,16 @@ def export(
             help="Width of the embeddings. [default: the full width]",
         ),
     ] = None,
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            metavar="auto|shared|separate",
+            envvar="QVL_LAYOUT",
+            help="One decoder for both models with adapters where they differ, or two. auto shares quantized "
+            "ones whose difference is small.",
+        ),
+    ] = "auto",
     as_json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -49,18 +84,24 @@ def export(
         raise InputError("-o: is empty. Name a folder for the bundle.")
     folder = paths.absolute(output)
 
+    from qvl_local.export.layout import known_layout
     from qvl_local.export.pipeline import export_bundle
-    from qvl_local.export.recipe import PRECISIONS, Recipe
+    from qvl_local.export.recipe import Recipe
     from qvl_local.runtime.model.bundle import open_bundle
 
     from ..progress import progress_view
 
-    if precision not in PRECISIONS:
-        raise InputError(f"--precision {precision}: this version exports {' and '.join(PRECISIONS)}.")
+    if recipe_file is not None and precision is not None:
+        raise InputError("--precision and --recipe: give one of them.")
+    if recipe_file is not None:
+        recipe = Recipe.read(paths.absolute(recipe_file), dims=dims, flavour=flavour, opset=opset)
+    else:
+        recipe = Recipe.of(precision or "fp32", dims=dims, flavour=flavour, opset=opset)
+    decoders = known_layout(layout)
     start = time.monotonic()
     with progress_view() as view:
         sources = sources_of(models, view.model)
-        export_bundle(sources, folder, recipe=Recipe.of(precision, dims=dims), progress=view.model)
+        export_bundle(sources, folder, recipe=recipe, layout=decoders, progress=view.model)
     bundle = open_bundle(folder)
     seconds = time.monotonic() - start
 

@@ -58,7 +58,7 @@ def test_export_takes_two_checkpoints_in_any_order() -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "names"),
     [
-        (["tiny", "--precision", "int8"], 2, "fp32 and fp16"),
+        (["tiny", "--precision", "int3"], 2, "'int3'. Choose one of: fp16, fp32, int4"),
         (["tiny", "tiny", "tiny"], 2, "MODEL"),
         (["nonesuch"], 1, "nonesuch"),
         ([str(TINY / "reranker"), str(TINY / "reranker")], 2, "rerankers"),
