@@ -189,9 +189,11 @@ def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workl
     vision_held = round(vision * storage.vision.cpu_held) if on_cpu else vision
     decoder_held = round(decoder * storage.decoder.cpu_held) if on_cpu else decoder
     resident = sessions * (vision_held + decoder_held) + adapters
+    # A CPU computes in float32 whatever a graph says; features wait in main memory, never on the card.
     work = max(
-        vision_work(config, workload, storage.vision),
-        decoder_work(config, workload, storage.decoder) + feature_bytes(config, workload),
+        vision_work(config, workload, number=4 if on_cpu else storage.vision.activation_bytes),
+        decoder_work(config, workload, number=4 if on_cpu else storage.decoder.activation_bytes)
+        + (feature_bytes(config, workload) if on_cpu else 0),
     )
     process = PROCESS_BYTES if budget.place == "cpu" else 0
     disk = vision + sessions * decoder + table + adapters
@@ -317,22 +319,25 @@ def adapter_bytes(text: TextConfig, rank: int = ADAPTER_RANK) -> int:
 # Activations
 
 
-def vision_work(config: ModelConfig, workload: Workload, storage: Format) -> int:
-    """Peak of one run of the vision tower: its patches, the widest point of a block, what it puts out."""
+def vision_work(config: ModelConfig, workload: Workload, *, number: int) -> int:
+    """Peak of one run of the vision tower: its patches, the widest point of a block, what it puts out.
+
+    `number`: bytes of one that flows through the graph; norms and what lies between layers are float32.
+    """
     vision = config.vision
     block = max(8 * vision.hidden_size, 3 * vision.hidden_size + 2 * vision.intermediate_size)
     out = (1 + len(vision.deepstack_layers)) * vision.out_hidden_size // vision.merge_size**2
-    patch = 4 * vision.patch_dim + _ARENA * (4 * out + storage.activation_bytes * block)
+    patch = 4 * vision.patch_dim + _ARENA * (4 * out + number * block)
     return _patches_a_run(config, workload) * patch
 
 
-def decoder_work(config: ModelConfig, workload: Workload, storage: Format) -> int:
+def decoder_work(config: ModelConfig, workload: Workload, *, number: int) -> int:
     """Peak of one run of the decoder: embeddings and deepstack features, the widest point of a layer."""
     text = config.text
     length = workload.tokens + _PROMPT_TOKENS
     rows = max(1, min(workload.photos, TOKENS_A_RUN // length))
     heads = (text.num_heads + text.num_kv_heads) * text.head_dim
-    layer = 4 * 3 * text.hidden_size + storage.activation_bytes * 3 * max(heads, text.intermediate_size)
+    layer = 4 * 3 * text.hidden_size + number * 3 * max(heads, text.intermediate_size)
     inputs = (1 + len(config.vision.deepstack_layers)) * text.hidden_size
     return rows * length * (4 * inputs + _ARENA * layer)
 
