@@ -9,9 +9,15 @@ before any hash is made.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
+
+if TYPE_CHECKING:
+    from .survey import Todo
 
 WHOLE_BYTES = 64 * 2**20
 END_BYTES = 2 * 2**20
@@ -42,6 +48,26 @@ def content_hash(path: str | Path) -> bytes:
         file.seek(size - END_BYTES)
         _feed(digest, file, END_BYTES)
     return digest.digest()
+
+
+def hash_ahead(
+    executor: ThreadPoolExecutor, todo: Sequence[Todo], *, ahead: int
+) -> Iterator[tuple[Todo, bytes | OSError]]:
+    """Each file with its content hash or the error of reading it, in order, hashed ahead of the caller."""
+    waiting: deque[tuple[Todo, Future[bytes | OSError]]] = deque()
+    upcoming = iter(todo)
+    for _ in todo:
+        while len(waiting) < ahead and (one := next(upcoming, None)) is not None:
+            waiting.append((one, executor.submit(_hash, one.path)))
+        first, future = waiting.popleft()
+        yield first, future.result()
+
+
+def _hash(path: str) -> bytes | OSError:
+    try:
+        return content_hash(path)
+    except OSError as error:
+        return error
 
 
 def _feed(digest: blake2b, file: BinaryIO, count: int) -> None:

@@ -11,12 +11,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -25,15 +23,14 @@ from numpy.typing import NDArray
 from ..errors import LibraryError
 from ..model.pixels import PixelBudget
 from .decode import DecodeLimits, DecodeTask, Description, Piece
-from .hashing import content_hash
+from .hashing import hash_ahead
 from .messages import Done, Failed, Part
-from .previews import Preview, Previews, Strip
+from .previews import Previews, Strip
+from .reading import Reading
 from .reasons import unread_file
 from .records import (
-    EncodedSegment,
     FailedMedia,
     Failure,
-    IndexedMedia,
     IndexReport,
     KnownFile,
     Space,
@@ -81,37 +78,6 @@ class IndexProgress:
 
 
 @dataclass(slots=True)
-class _Reading:
-    """A file between decoding and writing. `vectors` fill up in any order; `twins` have the same content."""
-
-    todo: Todo
-    content: bytes
-    pieces: list[tuple[int, int]] = field(default_factory=list)
-    vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
-    strips: list[Strip] = field(default_factory=list)
-    description: Description | None = None
-    finished: bool = False
-    twins: list[Todo] = field(default_factory=list)
-
-    @property
-    def is_embedded(self) -> bool:
-        return self.description is not None and len(self.vectors) == len(self.pieces)
-
-    def media(self) -> IndexedMedia:
-        if self.description is None:
-            raise LibraryError(f"{self.todo.path}: its description is missing; this is a bug of qvl-local.")
-        segments = tuple(
-            EncodedSegment(t0_ms, t1_ms, self.vectors[index])
-            for index, (t0_ms, t1_ms) in enumerate(self.pieces)
-        )
-        return IndexedMedia(self.todo.file, self.content, self.description.info, segments)
-
-    def preview(self) -> Preview:
-        thumbnail = b"" if self.description is None else self.description.thumbnail
-        return Preview(self.content, thumbnail, tuple(self.strips))
-
-
-@dataclass(slots=True)
 class _Tally:
     added: int = 0
     updated: int = 0
@@ -145,11 +111,11 @@ class Indexer:
         self._progress = progress
         self._stop = stop or threading.Event()
         self._tally = _Tally()
-        self._reading: dict[int, _Reading] = {}
-        self._by_content: dict[bytes, _Reading] = {}
-        self._batch: list[tuple[_Reading, int, dict[str, Any]]] = []
+        self._reading: dict[int, Reading] = {}
+        self._by_content: dict[bytes, Reading] = {}
+        self._batch: list[tuple[Reading, int, dict[str, Any]]] = []
         self._batch_layers = 0
-        self._ready: list[_Reading] = []
+        self._ready: list[Reading] = []
         self._quarantined: list[FailedMedia] = []
         self._written_at = self._began_at = time.monotonic()
         self._done = self._total = 0
@@ -187,7 +153,7 @@ class Indexer:
             WorkerPool(settings.workers, command=settings.worker_command) as pool,
         ):
             try:
-                hashed = _hash_ahead(hashing, todo, ahead=4 * settings.workers.count)
+                hashed = hash_ahead(hashing, todo, ahead=4 * settings.workers.count)
                 self._work(hashed, pool)
                 self._embed_batch()
             finally:
@@ -220,7 +186,7 @@ class Indexer:
         elif content in self._by_content:
             self._by_content[content].twins.append(todo)
         else:
-            self._reading[number] = self._by_content[content] = _Reading(todo, content)
+            self._reading[number] = self._by_content[content] = Reading(todo, content)
             task = DecodeTask(todo.path, self._budget, self._settings.limits, self._settings.scenes)
             pool.submit(number, task)
 
@@ -269,7 +235,7 @@ class Indexer:
                 del self._reading[answer.key]  # type: ignore[arg-type]
                 self._fail(reading, reason, is_access=is_access)
 
-    def _add_piece(self, reading: _Reading, piece: Piece) -> None:
+    def _add_piece(self, reading: Reading, piece: Piece) -> None:
         index = len(reading.pieces)
         reading.pieces.append((piece.t0_ms, piece.t1_ms))
         if isinstance(piece.pixels, np.ndarray):
@@ -298,14 +264,14 @@ class Indexer:
             if reading.is_embedded:
                 self._complete(reading)
 
-    def _complete(self, reading: _Reading) -> None:
+    def _complete(self, reading: Reading) -> None:
         if not reading.finished:
             reading.finished = True
             self._ready.append(reading)
             self._advance(reading.todo.path)
 
     def _fail(
-        self, reading: _Reading, reason: str, *, is_access: bool = False, is_models: bool = False
+        self, reading: Reading, reason: str, *, is_access: bool = False, is_models: bool = False
     ) -> None:
         if reading.finished:
             return
@@ -421,23 +387,3 @@ class Indexer:
             failed=tuple(failures[path] for path in sorted(failures)),
             seconds=seconds,
         )
-
-
-def _hash_ahead(
-    executor: ThreadPoolExecutor, todo: Sequence[Todo], *, ahead: int
-) -> Iterator[tuple[Todo, bytes | OSError]]:
-    """Each file with its content hash or the error of reading it, in order, hashed ahead of the caller."""
-    waiting: deque[tuple[Todo, Future[bytes | OSError]]] = deque()
-    upcoming = iter(todo)
-    for _ in todo:
-        while len(waiting) < ahead and (one := next(upcoming, None)) is not None:
-            waiting.append((one, executor.submit(_hash, one.path)))
-        first, future = waiting.popleft()
-        yield first, future.result()
-
-
-def _hash(path: str) -> bytes | OSError:
-    try:
-        return content_hash(Path(path))
-    except OSError as error:
-        return error
