@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qvl_local.runtime.hardware import Gpu
     from qvl_local.runtime.library.library import LibraryStatus
     from qvl_local.runtime.library.records import Failure, Hit, IndexReport, SearchResult
-    from qvl_local.runtime.model.bundle import Bundle
+    from qvl_local.runtime.model.bundle import Bundle, Manifest
     from qvl_local.runtime.model.planner import Plan
     from qvl_local.runtime.model.verify import Finding
     from rich.console import Console
@@ -130,6 +130,7 @@ def print_exported(bundle: Bundle, seconds: float, *, console: Console | None = 
     facts = [
         ("bundle", f"{home_relative(str(bundle.path))}, {size(total)}, made in {duration(seconds)}"),
         *((role, f"{part.source.name}, {part.decoder_precision}") for role, part in manifest.parts.items()),
+        *([("layout", _layout(manifest))] if len(manifest.parts) == 2 else []),
         *(
             (
                 f"{figure.role} parity",
@@ -140,6 +141,19 @@ def print_exported(bundle: Bundle, seconds: float, *, console: Console | None = 
         ),
     ]
     print_facts(facts, console=console)
+
+
+def _layout(manifest: Manifest) -> str:
+    """One decoder or two, and why."""
+    adapters = manifest.adapters
+    if adapters is not None:
+        return (
+            f"one decoder, with {size(adapters.bytes)} of adapters for the reranker "
+            f"(rank {adapters.rank}, {adapters.error:.2g} of a weight lost, {adapters.noise:.2g} is rounding)"
+        )
+    if manifest.layout == "shared":
+        return "one decoder: both models have the same"
+    return "two decoders" + (f": {manifest.layout_reason}" if manifest.layout_reason else "")
 
 
 def print_verification(findings: Sequence[Finding], *, remedy: str, console: Console | None = None) -> None:

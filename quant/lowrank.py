@@ -52,7 +52,7 @@ class LowRank:
     @property
     def rank(self) -> int:
         """How many directions are kept."""
-        return self.up.shape[0]
+        return int(self.up.shape[0])
 
     @property
     def nbytes(self) -> int:

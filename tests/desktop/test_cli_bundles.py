@@ -15,6 +15,24 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("bundles")
 
 
+@pytest.mark.parametrize(("options", "layout"), [([], "shared"), (["--layout", "separate"], "separate")])
+def test_export_says_how_the_decoders_are_laid_out(
+    place: Path, cli_json: Any, options: list[str], layout: str
+) -> None:
+    bundle = place / layout
+    printed = cli_json("export", "tiny", "--precision", "int8", *options, "-o", str(bundle))
+    assert printed["layout"] == layout
+    assert ("adapters" in printed) == (layout == "shared")
+    assert (bundle / "onnx" / "decoder_int8.onnx").is_file() == (layout == "shared")
+
+
+def test_a_wrong_layout_is_wrong_usage(place: Path, cli: Any) -> None:
+    outcome = cli("export", "tiny", "--layout", "both", "-o", str(place / "never"))
+    assert outcome.status == 2
+    assert "auto, shared, separate" in outcome.err
+    assert not (place / "never").exists()
+
+
 def test_export_then_verify_then_damage(place: Path, cli: Any, cli_json: Any) -> None:
     bundle = place / "bundle"
     printed = cli_json("export", "tiny", "--precision", "fp32", "--dims", "128", "-o", str(bundle))
