@@ -27,6 +27,8 @@ LINE_EVERY_S = 5.0
 MAKING_READY = "Making the model ready. This happens once and may take a while."
 # The first files wait for models and workers; an estimate made of them frightens for nothing.
 TOLD_FROM = 10
+# A step of making a model ready is watched this long before its end is foretold.
+ESTIMATE_AFTER_S = 3.0
 
 
 def progress_view() -> View:
@@ -49,6 +51,9 @@ def first_model_step() -> Callable[[str, float], None]:
 
 class View:
     """Shows nothing; what the others have in common. Use as a context manager."""
+
+    # The step of `model` that is going on: its name, when it began, and how far it was then.
+    _step = ("", 0.0, 0.0)
 
     def __enter__(self) -> Self:
         return self
@@ -98,7 +103,14 @@ class View:
 
     def model(self, step: str, fraction: float) -> None:
         """Progress of getting a model ready: a step's name and its part done, in [0, 1]."""
-        self.show(f"Model: {step}", round(100 * fraction), 100)
+        now = time.monotonic()
+        if step != self._step[0]:
+            self._step = (step, now, fraction)
+        _, began, at_first = self._step
+        left_s = None
+        if now - began >= ESTIMATE_AFTER_S and fraction > at_first:
+            left_s = (now - began) * (1 - fraction) / (fraction - at_first)
+        self.show(f"Model: {step}", round(100 * fraction), 100, left_s=left_s)
 
 
 class BarView(View):

@@ -1,7 +1,8 @@
 import io
+import time
 
 import pytest
-from qvl_local.desktop.progress import BarView, LineView, progress_view
+from qvl_local.desktop.progress import BarView, LineView, View, progress_view
 from qvl_local.runtime.library.indexer import IndexProgress
 
 STEPS = (
@@ -32,6 +33,30 @@ def test_lines_say_how_far_how_fast_and_how_long(capsys: pytest.CaptureFixture[s
         "Model: writing: 50 of 100",
         "Making sample pictures: 3 of 340",
     ]
+
+
+def test_a_step_of_a_model_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[float | None] = []
+
+    class Listener(View):
+        def show(
+            self,
+            label: str,
+            done: float,
+            total: float | None,
+            *,
+            speed: str = "",
+            left_s: float | None = None,
+        ) -> None:
+            shown.append(left_s)
+
+    view = Listener()
+    told = [(0.0, "reading", 0.2), (2.0, "reading", 0.3), (10.0, "reading", 0.6), (11.0, "writing", 0.5)]
+    for now, step, fraction in told:
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        view.model(step, fraction)
+    # 0.4 took ten seconds, so the rest takes as long; before three seconds nothing is foretold.
+    assert shown == [None, None, pytest.approx(10.0), None]
 
 
 def test_lines_are_rare(capsys: pytest.CaptureFixture[str]) -> None:
