@@ -24,7 +24,7 @@ from .vectors import VECTORS, Vectors
 # What a unit of work weighs in the estimate of the time left: a judged pair is 1.
 _DOCUMENT, _PAIR = 1.5, 1.0
 # Rankings of narrow and coarse vectors bring other candidates than the best: so many times as many in all.
-_MORE_PAIRS = 1.7
+_MORE_PAIRS = 1.8
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,12 +48,12 @@ class WorldSize:
     "images": random scenes. "siblings": families of four that differ in one attribute. "clips": films.
     """
 
-    images: int = 300
-    image_questions: int = 100
+    images: int = 250
+    image_questions: int = 80
     families: int = 40
-    family_questions: int = 60
-    clips: int = 40
-    clip_questions: int = 24
+    family_questions: int = 40
+    clips: int = 32
+    clip_questions: int = 16
 
     def limited(self, questions: int) -> WorldSize:
         """At most so many questions a gallery, and fewer documents with them."""
