@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .conversation import from_conversation, is_conversation
 from .image import ImageLike
+from .loaded import is_loaded_video, loaded_video
 from .video import VideoFrames
 
 # A film: its file, frames with times, or frames alone.
 VideoLike: TypeAlias = str | Path | VideoFrames | list[Any] | NDArray[np.uint8]
 
-# An input as the public calls take it; see `parse_request` for its keys.
-Input: TypeAlias = Mapping[str, Any]
+# An input as the public calls take it: a mapping with the keys of `parse_request`, or chat messages.
+Input: TypeAlias = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 KEYS = ("text", "image", "video", "instruction", "fps", "max_frames")
 
@@ -47,12 +49,15 @@ def parse_request(raw: Input, *, name: str = "an input") -> Request:
     """Check one input.
 
     Keys, all optional: `text` (a string or a list), `image` (a path, a Pillow image, uint8 [h, w, 3], or a
-    list), `video` (a path, `VideoFrames`, uint8 [F, h, w, 3], a list of frames, or a list of those),
-    `instruction`, `fps`, `max_frames`. A value of None means absent.
+    list), `video` (a path, `VideoFrames`, uint8 [F, h, w, 3], a list of frames, a tensor [F, 3, h, w], a pair
+    of a tensor and its metadata, or a list of those), `instruction`, `fps`, `max_frames`. A value of None
+    means absent. Chat messages are taken, too; see `from_conversation`.
 
     Raises:
         InputError: an unknown key, or a value of the wrong kind; `name` says which input in the message.
     """
+    if is_conversation(raw):
+        raw = from_conversation(raw, name=name)
     if not isinstance(raw, Mapping):
         kind = type(raw).__name__
         raise InputError(f'{name}: must be a mapping such as {{"text": "two dogs"}}, not {kind}.')
@@ -110,8 +115,10 @@ def _videos(value: Any, name: str) -> tuple[VideoLike, ...]:
     if value is None:
         return ()
     videos: tuple[Any, ...] = (value,)
-    if isinstance(value, (list, tuple)) and not (value and _is_frame(value[0])):
+    is_list = isinstance(value, (list, tuple)) and not is_loaded_video(value)
+    if is_list and not (value and _is_frame(value[0])):
         videos = tuple(value)
+    videos = tuple(loaded_video(one, name=name) if is_loaded_video(one) else one for one in videos)
     if not all(_is_video(video) for video in videos):
         raise InputError(
             f"{name}: video must be a path, VideoFrames, a uint8 array [frames, h, w, 3], a list of frames, "
