@@ -8,7 +8,7 @@ for a handful of tokens, not for speed.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from qvl_local.runtime.model.config import TextConfig, VisionConfig
 from .checkpoint import Checkpoint
 
 Floats = NDArray[np.float32]
+# Told the weight's canonical name and the input [..., columns] of every product, layer after layer.
+Observer = Callable[[str, Floats], None]
 
 _LAYER_NORM_EPSILON = 1e-6
 _exact_erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -53,7 +55,9 @@ class DecoderInputs:
     last: NDArray[np.int64]
 
 
-def run_vision(checkpoint: Checkpoint, batches: Sequence[VisionInputs]) -> list[VisionOutputs]:
+def run_vision(
+    checkpoint: Checkpoint, batches: Sequence[VisionInputs], *, observe: Observer | None = None
+) -> list[VisionOutputs]:
     """Features of each batch."""
     vision = checkpoint.config.vision
     weight = checkpoint.float32("visual.patch_embed.proj.weight").reshape(vision.hidden_size, -1)
@@ -61,18 +65,20 @@ def run_vision(checkpoint: Checkpoint, batches: Sequence[VisionInputs]) -> list[
     table = checkpoint.float32("visual.pos_embed.weight")
     states: list[Floats] = []
     for batch in batches:
+        if observe is not None:
+            observe("visual.patch_embed.proj.weight", batch.patches)
         learned = (table[batch.pos_idx] * batch.pos_w[..., None]).sum(axis=1, dtype=np.float32)
         states.append(batch.patches @ weight.T + bias + learned)
     levels: list[list[Floats]] = [[] for _ in batches]
     for block in range(vision.depth):
-        layer = _Layer(checkpoint, f"visual.blocks.{block}.")
+        layer = _Layer(checkpoint, f"visual.blocks.{block}.", observe)
         states = [_vision_block(layer, vision, x, batch) for x, batch in zip(states, batches)]
         if block in vision.deepstack_layers:
             level = vision.deepstack_layers.index(block)
-            merger = _Layer(checkpoint, f"visual.deepstack_merger_list.{level}.")
+            merger = _Layer(checkpoint, f"visual.deepstack_merger_list.{level}.", observe)
             for kept, x in zip(levels, states):
                 kept.append(_merge(merger, vision, x, norm_first=False))
-    merger = _Layer(checkpoint, "visual.merger.")
+    merger = _Layer(checkpoint, "visual.merger.", observe)
     outputs = []
     for kept, x in zip(levels, states):
         features = _merge(merger, vision, x, norm_first=True)
@@ -81,12 +87,14 @@ def run_vision(checkpoint: Checkpoint, batches: Sequence[VisionInputs]) -> list[
     return outputs
 
 
-def run_decoder(checkpoint: Checkpoint, batches: Sequence[DecoderInputs]) -> list[Floats]:
+def run_decoder(
+    checkpoint: Checkpoint, batches: Sequence[DecoderInputs], *, observe: Observer | None = None
+) -> list[Floats]:
     """Pooled states float32 [B, H] of each batch."""
     text = checkpoint.config.text
     states = [batch.embeds for batch in batches]
     for index in range(text.num_layers):
-        layer = _Layer(checkpoint, f"language_model.layers.{index}.")
+        layer = _Layer(checkpoint, f"language_model.layers.{index}.", observe)
         states = [_decoder_layer(layer, text, x, batch) for x, batch in zip(states, batches)]
         states = [
             x + batch.deepstack[index] if index < len(batch.deepstack) else x
@@ -102,9 +110,10 @@ def run_decoder(checkpoint: Checkpoint, batches: Sequence[DecoderInputs]) -> lis
 class _Layer:
     """Weights of one layer, each read once."""
 
-    def __init__(self, checkpoint: Checkpoint, prefix: str) -> None:
+    def __init__(self, checkpoint: Checkpoint, prefix: str, observe: Observer | None) -> None:
         self._checkpoint = checkpoint
         self._prefix = prefix
+        self._observe = observe
         self._read: dict[str, Floats] = {}
 
     def __getitem__(self, name: str) -> Floats:
@@ -113,6 +122,8 @@ class _Layer:
         return self._read[name]
 
     def project(self, x: Floats, name: str, *, bias: bool) -> Floats:
+        if self._observe is not None:
+            self._observe(f"{self._prefix}{name}.weight", x)
         y: Floats = x @ self[f"{name}.weight"].T
         return y + self[f"{name}.bias"] if bias else y
 
