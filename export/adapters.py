@@ -74,8 +74,13 @@ class Adapters:
         place = self._spool.seek(0, 2)
         self._spool.write(found.down.tobytes())
         self._spool.write(found.up.tobytes())
-        adapter = Adapter(name, rows, columns, rank, found.error, found.difference, found.noise, place=place)
-        self._by_name[name] = adapter
+        return self.declare(
+            Adapter(name, rows, columns, rank, found.error, found.difference, found.noise, place)
+        )
+
+    def declare(self, adapter: Adapter) -> Adapter:
+        """Have an adapter whose values lie in the spool, or are never going to be read."""
+        self._by_name[adapter.name] = adapter
         return adapter
 
     def find(self, name: str) -> Adapter | None:
