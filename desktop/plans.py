@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qvl_local.runtime.errors import QvlError
-from qvl_local.runtime.hardware import INT8_FEATURES, first_gpu
+from qvl_local.runtime.hardware import first_gpu
 from qvl_local.runtime.model.config import ModelConfig, load_config
 from qvl_local.runtime.model.planner import (
     LAYOUTS,
@@ -47,8 +47,7 @@ def plan_models(
 
     A model whose shapes are not known without a download is left out.
     """
-    int8 = not INT8_FEATURES.isdisjoint(machine.cpu_features or ())
-    budgets = [Budget("cpu", machine.memory_bytes, disk=disk, int8=int8)]
+    budgets = [Budget("cpu", machine.memory_bytes, disk=disk)]
     gpu = first_gpu(machine.gpus)
     if gpu is not None:
         budgets.append(Budget("cuda", gpu.memory_bytes, disk=disk))

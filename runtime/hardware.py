@@ -42,9 +42,6 @@ _MAC_FLAGS = {
 # Windows tells these two; whether it has VNNI it does not tell.
 _WINDOWS_FEATURES = {40: "AVX2", 41: "AVX-512"}
 
-INT8_FEATURES = frozenset({"AVX-512 VNNI", "AVX-VNNI", "AMX int8", "NEON dot product", "NEON int8 matmul"})
-"""Instructions that multiply int8 faster than float32, and without saturating in between."""
-
 _NVIDIA_FIELDS = "name,memory.total,memory.free,driver_version,compute_cap"
 _NVIDIA_PLACES = ("/usr/lib/wsl/lib/nvidia-smi", r"C:\Windows\System32\nvidia-smi.exe")
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")

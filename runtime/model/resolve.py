@@ -18,7 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..errors import BundleError, CheckpointError, InputError, ModelError, ModelNotFoundError
+from ..errors import BundleError, CheckpointError, InputError, ModelError, ModelNotFoundError, ParityError
 from .bundle import MANIFEST, Bundle, Role, open_bundle
 from .config import load_config
 from .hub import Hub, Reference
@@ -95,9 +95,9 @@ def resolve(
             _check_precision(bundle, precision)
         return bundle
     checkpoints = find_checkpoints(model, progress=progress)
-    return export_once(
-        checkpoints, precision=precision or recommended(checkpoints, device=device), progress=progress
-    )
+    if precision is not None:
+        return export_once(checkpoints, precision=precision, progress=progress)
+    return export_recommended(checkpoints, device=device, progress=progress)
 
 
 def find_checkpoints(
@@ -131,23 +131,52 @@ def find_checkpoints(
     )
 
 
-def recommended(checkpoints: Mapping[Role, Checkpoint], *, device: Literal["cpu", "cuda"]) -> str:
-    """The precision at which these checkpoints are exported for this machine when none is asked for.
+def export_recommended(
+    checkpoints: Mapping[Role, Checkpoint],
+    *,
+    device: Literal["cpu", "cuda"],
+    progress: Progress | None = None,
+) -> Bundle:
+    """The cached bundle at the best precision that this machine can hold and that reproduces the checkpoints.
+
+    A precision whose graphs strayed too far from a checkpoint is remembered and not tried again.
+
+    Raises:
+        CheckpointError: a checkpoint cannot be used.
+        ParityError: no precision reproduces it.
+    """
+    precisions = recommended_precisions(checkpoints, device=device)
+    for precision in precisions[:-1]:
+        refusal = cache_folder() / "refused" / f"{_key(checkpoints, precision)}.txt"
+        if refusal.is_file():
+            continue
+        try:
+            return export_once(checkpoints, precision=precision, progress=progress)
+        except ParityError as error:
+            write_atomically(refusal, f"{error}\n")
+            if progress is not None:
+                progress(f"{precision} strays too far from this model; trying another precision", 0.0)
+    return export_once(checkpoints, precision=precisions[-1], progress=progress)
+
+
+def recommended_precisions(
+    checkpoints: Mapping[Role, Checkpoint], *, device: Literal["cpu", "cuda"]
+) -> list[str]:
+    """The precisions at which these checkpoints fit this machine, the best first.
 
     Raises:
         CheckpointError: their config.json cannot be used.
     """
     from .. import hardware
-    from .planner import Budget, recommended_precision
+    from . import planner
 
     config = load_config(next(iter(checkpoints.values())).path)
     if device == "cuda":
         gpu = hardware.first_gpu(hardware.read_gpus())
-        budget = Budget("cuda", None if gpu is None else gpu.memory_bytes)
+        budget = planner.Budget("cuda", None if gpu is None else gpu.memory_bytes)
     else:
-        int8 = not hardware.INT8_FEATURES.isdisjoint(hardware.cpu_features() or ())
-        budget = Budget("cpu", hardware.memory_bytes(), int8=int8)
-    return recommended_precision(config, budget=budget)
+        budget = planner.Budget("cpu", hardware.memory_bytes())
+    return planner.recommended_precisions(config, budget=budget)
 
 
 def export_once(

@@ -18,7 +18,7 @@ from qvl_local.runtime.model.planner import (
     plans,
     published_config,
     recommend,
-    recommended_precision,
+    recommended_precisions,
 )
 
 GB = 1_000_000_000
@@ -130,28 +130,29 @@ def every_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "budget", "expected"),
     [
-        ("2b", Budget("cpu", 64 * GB, int8=True), "int8"),
-        ("2b", Budget("cpu", 64 * GB), "fp32"),
-        ("2b", Budget("cpu", 16 * GB), "int8"),
-        ("8b", Budget("cpu", 16 * GB), "nf4"),
-        ("8b", Budget("cpu", 8 * GB), "nf4"),  # does not fit either, but takes least
-        ("2b", Budget("cuda", 24 * GB), "fp16"),
-        ("8b", Budget("cuda", 80 * GB), "fp16"),
-        ("8b", Budget("cuda", 24 * GB), "nf4"),
-        ("8b", Budget("cuda", None), "fp16"),
-        ("2b", Budget("cpu", None), "fp32"),
+        ("2b", Budget("cpu", 64 * GB), ["int8", "nf4", "fp32", "fp16"]),
+        ("2b", Budget("cpu", 16 * GB), ["int8", "nf4"]),
+        ("8b", Budget("cpu", 16 * GB), ["nf4"]),
+        ("8b", Budget("cpu", 8 * GB), ["nf4"]),  # does not fit either, but takes least
+        ("2b", Budget("cuda", 24 * GB), ["fp16", "nf4", "fp32"]),
+        ("8b", Budget("cuda", 80 * GB), ["fp16", "nf4", "fp32"]),
+        ("8b", Budget("cuda", 24 * GB), ["nf4"]),
+        ("8b", Budget("cuda", None), ["fp16", "nf4", "fp32"]),
     ],
 )
-def test_the_best_that_fits_is_recommended(name: str, budget: Budget, expected: str) -> None:
-    assert recommended_precision(shapes(name), budget=budget) == expected
+def test_the_best_that_fits_is_recommended_and_then_what_else_fits(
+    name: str, budget: Budget, expected: list[str]
+) -> None:
+    assert recommended_precisions(shapes(name), budget=budget) == expected
 
 
 @pytest.mark.usefixtures("every_precision")
 def test_a_small_model_stays_in_float32_on_any_cpu(tiny_folder: Path) -> None:
     config = load_config(tiny_folder / "embedding")
-    for budget in (Budget("cpu", GB), Budget("cpu", 64 * GB, int8=True), Budget("cpu", None)):
-        assert recommended_precision(config, budget=budget) == "fp32"
-    assert recommended_precision(config, budget=Budget("cuda", 8 * GB)) == "fp16"
+    for budget in (Budget("cpu", GB), Budget("cpu", 64 * GB), Budget("cpu", None)):
+        assert recommended_precisions(config, budget=budget) == ["fp32"]
+        assert plans(config, budget=budget)[0].precision == "fp32"
+    assert recommended_precisions(config, budget=Budget("cuda", 8 * GB))[0] == "fp16"
 
 
 def test_the_first_of_the_plans_that_fits_is_taken_else_the_least() -> None:

@@ -6,9 +6,17 @@ import shutil
 
 import pytest
 from huggingface_hub import constants
-from qvl_local.runtime.errors import BundleError, InputError, ModelError, ModelNotFoundError
+from qvl_local.runtime import hardware
+from qvl_local.runtime.errors import BundleError, InputError, ModelError, ModelNotFoundError, ParityError
 from qvl_local.runtime.model import resolve as resolve_module
-from qvl_local.runtime.model.resolve import Checkpoint, export_once, find_checkpoints, resolve
+from qvl_local.runtime.model.planner import published_config
+from qvl_local.runtime.model.resolve import (
+    Checkpoint,
+    export_once,
+    find_checkpoints,
+    recommended_precisions,
+    resolve,
+)
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -204,6 +212,47 @@ def test_no_exporter_is_an_error_with_a_remedy(cache, pair, monkeypatch):
     monkeypatch.setattr(resolve_module, "EXPORTER", "none-of-that-name")
     with pytest.raises(ModelError, match="No exporter is installed"):
         export_once({"embedder": Checkpoint(pair / "embedding", "x")}, precision="fp32")
+
+
+@pytest.fixture
+def fake_exporter(monkeypatch):
+    """Makes a bundle of float32 whatever is asked for, except at precisions that it says stray too far."""
+    whole = resolve("tiny").path
+    asked = []
+
+    def export(checkpoints, folder, *, names, precision, progress=None):
+        asked.append(precision)
+        if precision in ("fp16", "int8-weight"):
+            raise ParityError(f"{precision}: too far")
+        shutil.copytree(whole, folder)
+
+    monkeypatch.setattr(resolve_module, "_exporter", lambda: export)
+    return asked
+
+
+def test_a_precision_that_strays_is_left_for_the_next_and_not_tried_again(
+    monkeypatch, tmp_path, fake_exporter
+):
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "cache"))
+    told = []
+    first = resolve("tiny", device="cuda", progress=lambda step, part: told.append(step))
+    assert fake_exporter == ["fp16", "int8-weight", "int4"]
+    assert "fp16 strays too far from this model; trying another precision" in told
+    assert resolve("tiny", device="cuda").path == first.path
+    assert fake_exporter == ["fp16", "int8-weight", "int4"]
+    with pytest.raises(ParityError, match="fp16: too far"):
+        resolve("tiny", device="cuda", precision="fp16")
+
+
+def test_the_card_and_the_shapes_decide(monkeypatch):
+    card = hardware.Gpu("fake card", 24_000_000_000, None, None, None)
+    monkeypatch.setattr(hardware, "read_gpus", lambda: (card,))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(resolve_module, "load_config", lambda _folder: published_config("8b"))
+    tiny = find_checkpoints("tiny")
+    assert recommended_precisions(tiny, device="cuda") == ["int8-weight", "int4", "nf4"]
+    monkeypatch.setattr(hardware, "memory_bytes", lambda: 16_000_000_000)
+    assert recommended_precisions(tiny, device="cpu") == ["nf4"]
 
 
 def test_a_failed_export_leaves_nothing_behind(cache, pair):
