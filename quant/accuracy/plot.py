@@ -14,6 +14,7 @@ from itertools import pairwise
 
 from .gate import METRIC
 from .report import BundleReport, Report, Row
+from .vectors import Vectors
 
 WIDTH, HEIGHT = 980, 430
 _PANEL_WIDTH, _PANEL_HEIGHT = 380, 280
@@ -26,26 +27,29 @@ _INK, _FAINT = "#333333", "#dddddd"
 
 @dataclass(frozen=True, slots=True)
 class _Point:
-    """One mark: where it is, its interval, what it is called."""
+    """One mark. `interval` is drawn where there is one; `aside` moves the mark by so many pixels."""
 
     x: float
     value: float
-    low: float
-    high: float
+    interval: tuple[float, float] | None
     name: str
+    hint: str
     colour: str
     filled: bool
+    shape: Vectors
+    aside: float
 
 
 @dataclass(frozen=True, slots=True)
 class _Panel:
-    """One diagram. Lines join points of one key."""
+    """One diagram. `lines` join points; `heads` are words over places on the x axis."""
 
     left: float
     title: str
     x_label: str
     points: tuple[_Point, ...]
     lines: tuple[tuple[_Point, ...], ...]
+    heads: tuple[tuple[str, float], ...]
     x_text: Callable[[float], str]
 
 
@@ -53,10 +57,11 @@ def plot(report: Report) -> str:
     """The SVG text."""
     panels = (_bundle_panel(report), _vector_panel(report))
     shown = [point for panel in panels for point in panel.points]
-    low, high = _range([point.low for point in shown], [point.high for point in shown])
+    low, high = _range([end for point in shown for end in (point.value, *(point.interval or ()))])
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" '
-        f'height="{HEIGHT}" font-family="system-ui, sans-serif" font-size="12" fill="{_INK}" role="img">',
+        f'height="{HEIGHT}" font-family="system-ui, Helvetica, Arial, sans-serif" font-size="12" '
+        f'fill="{_INK}" role="img">',
         f"<title>{escape(_title(report))}</title>",
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#ffffff"/>',
         f'<text x="{_LEFTS[0]}" y="24" font-size="15" font-weight="600">{escape(_title(report))}</text>',
@@ -80,35 +85,57 @@ def _bundle_panel(report: Report) -> _Panel:
         for rerank in (False, True):
             row = bundle.headline(rerank=rerank)
             if row is not None:
-                points.append(_point(bundle.subject.size / 1e6, row, bundle.subject.label, colour))
-    return _Panel(_LEFTS[0], "Bundles", "size on disk, MB", tuple(points), (), lambda x: f"{x:,.3g}")
+                points.append(_bundle_point(bundle, row, colour))
+    return _Panel(_LEFTS[0], "Bundles", "size on disk, MB", tuple(points), (), (), lambda x: f"{x:,.3g}")
+
+
+def _bundle_point(bundle: BundleReport, row: Row, colour: str) -> _Point:
+    mean = row.figures[METRIC].mean
+    return _Point(
+        x=bundle.subject.size / 1e6,
+        value=mean.value,
+        interval=(mean.low, mean.high),
+        name=bundle.subject.label if row == bundle.rows[-1] or row.rerank else "",
+        hint=f"{bundle.subject.label} {mean.value:.4f} [{mean.low:.4f}, {mean.high:.4f}]",
+        colour=colour,
+        filled=row.rerank,
+        shape="float32",
+        aside=2.0 if row.rerank else -2.0,
+    )
 
 
 def _vector_panel(report: Report) -> _Panel:
+    """Without reranking, where vectors differ most; every bundle a little aside of the others."""
     points: list[_Point] = []
     lines: list[tuple[_Point, ...]] = []
-    for bundle, colour in zip(report.bundles, _cycle(len(report.bundles))):
+    places: dict[Vectors, list[float]] = {}
+    middle = (len(report.bundles) - 1) / 2
+    for number, (bundle, colour) in enumerate(zip(report.bundles, _cycle(len(report.bundles)))):
         for kind in dict.fromkeys(row.vectors for row in bundle.rows):
             own = [
-                _point(row.bytes_per_vector, row, "", colour)
+                _vector_point(bundle, row, colour, 4 * (number - middle))
                 for row in bundle.rows
-                if row.vectors == kind and row.rerank == _shown_rerank(bundle)
+                if row.vectors == kind and not row.rerank
             ]
             points += own
             lines.append(tuple(own))
-    reranked = any(_shown_rerank(bundle) for bundle in report.bundles)
-    title = "Vectors, reranked" if reranked else "Vectors, without reranking"
-    return _Panel(_LEFTS[1], title, "bytes a vector", tuple(points), tuple(lines), lambda x: f"{x:,.0f}")
+            places.setdefault(kind, []).extend(point.x for point in own)
+    heads = tuple((kind, math.sqrt(min(xs) * max(xs))) for kind, xs in places.items())
+    return _Panel(
+        _LEFTS[1],
+        "Vectors, without reranking",
+        "bytes a vector",
+        tuple(points),
+        tuple(lines),
+        heads,
+        lambda x: f"{x:,.0f}",
+    )
 
 
-def _shown_rerank(bundle: BundleReport) -> bool:
-    """Vectors are compared without reranking, where they differ most, unless there is nothing else."""
-    return all(row.rerank for row in bundle.rows)
-
-
-def _point(x: float, row: Row, name: str, colour: str) -> _Point:
+def _vector_point(bundle: BundleReport, row: Row, colour: str, aside: float) -> _Point:
     mean = row.figures[METRIC].mean
-    return _Point(x, mean.value, mean.low, mean.high, name, colour, row.rerank)
+    hint = f"{bundle.subject.label}, {row.dims} {row.vectors}: {mean.value:.4f}"
+    return _Point(row.bytes_per_vector, mean.value, None, "", hint, colour, False, row.vectors, aside)
 
 
 def _draw(panel: _Panel, low: float, high: float) -> list[str]:
@@ -134,46 +161,55 @@ def _draw(panel: _Panel, low: float, high: float) -> list[str]:
     parts.append(f'<line x1="{panel.left}" x2="{right}" y1="{bottom}" y2="{bottom}" stroke="{_INK}"/>')
     middle = panel.left + _PANEL_WIDTH / 2
     parts.append(f'<text x="{middle}" y="{bottom + 36}" text-anchor="middle">{escape(panel.x_label)}</text>')
+    for word, place in panel.heads:
+        parts.append(
+            f'<text x="{at_x(place):.1f}" y="{bottom - 8}" text-anchor="middle" fill="#777777">{word}</text>'
+        )
     for line in panel.lines:
-        path = " ".join(f"{at_x(point.x):.1f},{at_y(point.value):.1f}" for point in line)
+        path = " ".join(f"{at_x(point.x) + point.aside:.1f},{at_y(point.value):.1f}" for point in line)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{line[0].colour}" opacity="0.6"/>')
-    parts += _marks(panel.points, at_x, at_y)
-    return parts
+    return [*parts, *_names(panel.points, at_x, bottom), *_marks(panel.points, at_x, at_y)]
 
 
 def _marks(
     points: Sequence[_Point], at_x: Callable[[float], float], at_y: Callable[[float], float]
 ) -> list[str]:
     parts = []
-    taken: list[tuple[float, float]] = []
-    for number, point in enumerate(points):
-        # Points at one place stand beside each other, so that no interval hides another.
-        x, y = at_x(point.x) + 4 * (number % 3 - 1), at_y(point.value)
-        fill = point.colour if point.filled else "#ffffff"
-        parts.append(
-            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{at_y(point.low):.1f}" y2="{at_y(point.high):.1f}" '
-            f'stroke="{point.colour}" opacity="0.55"/>'
-        )
-        parts.append(
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" fill="{fill}" stroke="{point.colour}" '
-            f'stroke-width="1.8"><title>{escape(point.name)} {point.value:.4f} '
-            f"[{point.low:.4f}, {point.high:.4f}]</title></circle>"
-        )
-        if point.name and point.filled:
-            place = _free_place(x, y, point.name, taken)
+    for point in points:
+        x, y = at_x(point.x) + point.aside, at_y(point.value)
+        if point.interval is not None:
+            low, high = (at_y(end) for end in point.interval)
             parts.append(
-                f'<text x="{place[0]:.1f}" y="{place[1]:.1f}" font-size="11">{escape(point.name)}</text>'
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}" stroke="{point.colour}" '
+                'opacity="0.55"/>'
             )
+        parts.append(_mark(point, x, y))
     return parts
 
 
-def _free_place(x: float, y: float, name: str, taken: list[tuple[float, float]]) -> tuple[float, float]:
-    """Beside a point, moved down past the names that are there already."""
-    left, top = x + 9, y - 6
-    while any(abs(left - other_x) < 7 * len(name) and abs(top - other_y) < 13 for other_x, other_y in taken):
-        top += 13
-    taken.append((left, top))
-    return left, top
+def _names(points: Sequence[_Point], at_x: Callable[[float], float], bottom: float) -> list[str]:
+    """Upright above the axis, each beside its point and clear of the one before."""
+    parts = []
+    free = -math.inf
+    for point in sorted((point for point in points if point.name), key=lambda point: point.x):
+        x = max(at_x(point.x) + 4, free)
+        free = x + 13
+        parts.append(
+            f'<text x="{x:.1f}" y="{bottom - 6:.1f}" transform="rotate(-90 {x:.1f} {bottom - 6:.1f})" '
+            f'font-size="11" fill="{point.colour}" dy="4">{escape(point.name)}</text>'
+        )
+    return parts
+
+
+def _mark(point: _Point, x: float, y: float) -> str:
+    """A circle for float32, a diamond for int8, a square for binary, with its figures as a tooltip."""
+    fill = point.colour if point.filled else "#ffffff"
+    look = f'fill="{fill}" stroke="{point.colour}" stroke-width="1.8"'
+    hint = f"<title>{escape(point.hint)}</title>"
+    if point.shape == "float32":
+        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4.5" {look}>{hint}</circle>'
+    turn = f' transform="rotate(45 {x:.1f} {y:.1f})"' if point.shape == "int8" else ""
+    return f'<rect x="{x - 3.8:.1f}" y="{y - 3.8:.1f}" width="7.6" height="7.6" {look}{turn}>{hint}</rect>'
 
 
 def _legend(report: Report) -> list[str]:
@@ -195,10 +231,10 @@ def _cycle(count: int) -> list[str]:
     return [_COLOURS[number % len(_COLOURS)] for number in range(count)]
 
 
-def _range(lows: Sequence[float], highs: Sequence[float]) -> tuple[float, float]:
-    """A range that holds all intervals, in steps of 0.05, within [0, 1]."""
-    low = max(0.0, math.floor(min(lows) * 20) / 20)
-    high = min(1.0, math.ceil(max(highs) * 20) / 20)
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    """A range that holds all values, in steps of 0.05, within [0, 1]."""
+    low = max(0.0, math.floor(min(values) * 20) / 20)
+    high = min(1.0, math.ceil(max(values) * 20) / 20)
     return (low, high) if high > low else (max(0.0, low - 0.05), low or 0.05)
 
 

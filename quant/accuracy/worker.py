@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qvl_local.runtime.errors import MediaError, QvlError
+from qvl_local.runtime.errors import MediaError, ModelError, QvlError
 from qvl_local.runtime.library.library import DEFAULT_FUSION_WEIGHT, QUERY_INSTRUCTION
 from qvl_local.runtime.model.bundle import open_bundle
 from qvl_local.runtime.model.embedder import Embedder
@@ -89,11 +89,13 @@ def _embed_all(job: Job, embedder: Embedder, times: _Times, tell: Tell) -> list[
             begin = time.perf_counter()
             inputs = {row: shown for row in rows if (shown := reader(row)) is not None}
             if inputs:
-                documents[list(inputs)] = embedder.embed(inputs.values(), dims=embedder.max_dims)
+                documents[list(inputs)] = _finite(
+                    embedder.embed(inputs.values(), dims=embedder.max_dims), job.bundle, "an embedding"
+                )
             times.add("document", begin, len(rows))
             done += len(rows)
             tell("documents", done, total)
-        queries = _embed_questions(dataset, embedder, times)
+        queries = _finite(_embed_questions(dataset, embedder, times), job.bundle, "an embedding")
         none = np.empty((0, 2), np.int64), np.empty(0, np.float32)
         runs.append(GalleryRun(documents, queries, *none, reader.unreadable))
     return runs
@@ -149,10 +151,22 @@ def _judge(
         documents = {place: shown for place, shown in read.items() if shown is not None}
         if documents:
             begin = time.perf_counter()
-            logits[list(documents)] = reranker.logits(question.input, documents.values())
+            logits[list(documents)] = _finite(
+                reranker.logits(question.input, documents.values()), str(reranker.bundle.path), "a judgement"
+            )
             times.add("pair", begin, len(documents))
             tell(int(places[-1]) + 1)
     return logits
+
+
+def _finite(values: NDArray[np.float32], bundle: str, what: str) -> NDArray[np.float32]:
+    """The values, unless the bundle has overflowed or is damaged: then no figure would mean anything."""
+    if not np.isfinite(values).all():
+        raise ModelError(
+            f"{bundle}: gave {what} that is not a finite number. Check it with qvl-local verify, or "
+            "export it again at a higher precision."
+        )
+    return values
 
 
 class _Reader:

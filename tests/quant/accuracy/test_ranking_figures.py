@@ -1,4 +1,4 @@
-"""Ranking figures, correlations and intervals against worked examples and slow, plain versions of themselves."""
+"""Ranking figures, correlations and intervals against worked examples and plain, slow definitions."""
 
 from __future__ import annotations
 
