@@ -13,7 +13,6 @@ from qvl_local.runtime.errors import QvlError
 from qvl_local.runtime.hardware import first_gpu
 from qvl_local.runtime.model.config import ModelConfig, load_config
 from qvl_local.runtime.model.planner import (
-    LAYOUTS,
     Budget,
     Plan,
     Workload,
@@ -25,7 +24,7 @@ from qvl_local.runtime.model.planner import (
 from .machine import Machine
 from .text import count, size
 
-LAYOUT_WORDS = {"separate": "two decoders", "shared": "one decoder, two adapters"}
+LAYOUT_WORDS = {"separate": "two decoders", "shared": "one decoder, adapters"}
 PLACE_WORDS = {"cpu": "CPU", "cuda": "GPU"}
 
 
@@ -38,6 +37,14 @@ class ModelPlan:
     workload: Workload
     options: tuple[Plan, ...]
     recommended: Plan
+
+
+def main_options(found: ModelPlan) -> list[Plan]:
+    """One for each precision: the layout that an export takes by itself, and the recommended one."""
+    first = {option.precision: option for option in reversed(found.options)}
+    return [
+        option for option in found.options if option == found.recommended or option == first[option.precision]
+    ]
 
 
 def plan_models(
@@ -56,15 +63,19 @@ def plan_models(
         if config is None:
             continue
         for budget in budgets:
-            options = tuple(plans(config, budget=budget, workload=workload, layouts=LAYOUTS))
+            options = tuple(plans(config, budget=budget, workload=workload))
             yield ModelPlan(name, budget, workload, options, recommend(options))
 
 
 def arithmetic(found: ModelPlan) -> str:
     """How the recommended way adds up, in one sentence."""
     one, budget = found.recommended, found.budget
-    both = f"{size(one.decoder_held)} decoder + {size(one.vision_held)} vision tower"
-    held = f"2 × ({both})" if one.layout == "separate" else f"{both} + {size(one.adapters)} adapters"
+    decoders = f"{size(one.decoder_held)} decoder"
+    if one.layout == "shared":
+        decoders += f" + {size(one.adapters_held)} adapters"
+    else:
+        decoders = f"2 × {decoders}"
+    held = f"{size(one.vision_held)} vision tower + {decoders}"
     parts = [held, f"{size(one.work)} for {_photos(found.workload)}"]
     if one.process:
         parts.append(f"{size(one.process)} for the process")
@@ -81,10 +92,18 @@ def verdict(found: ModelPlan) -> str:
     place = f"{found.model} on the {PLACE_WORDS[found.budget.place]}"
     how = f"{one.precision}, {LAYOUT_WORDS[one.layout]}"
     if one.fits_memory is False:
-        return f"{place}: nothing fits; {how} takes least"
+        return f"{place}: nothing fits; {how}, takes least"
     if one.fits_disk is False:
-        return f"{place}: {how} fits into memory, but not on the disk"
-    return f"{place}: {how}"
+        return f"{place}: {how}, fits into memory, but not on the disk"
+    if one.layout == "separate":
+        return f"{place}: {how}"
+    other = next(
+        option
+        for option in found.options
+        if option.precision == one.precision and option.layout == "separate"
+    )
+    fallback = "would fit too" if other.fits else "would not fit"
+    return f"{place}: {how}; if the models differ by too much for that, two decoders {fallback}"
 
 
 def _photos(workload: Workload) -> str:

@@ -208,10 +208,10 @@ def print_checkup(found: Checkup, *, console: Console | None = None) -> None:
 
 
 def print_plans(found: Sequence[ModelPlan], *, console: Console) -> None:
-    """What fits, a line for each way to export a model, then how the recommended ones add up."""
+    """What fits, then how the recommended ways add up; of one model every way, of several the main ones."""
     from rich.table import Table
 
-    from .plans import LAYOUT_WORDS, PLACE_WORDS, arithmetic, verdict
+    from .plans import LAYOUT_WORDS, PLACE_WORDS, arithmetic, main_options, verdict
 
     workload = found[0].workload
     console.print(
@@ -224,8 +224,9 @@ def print_plans(found: Sequence[ModelPlan], *, console: Console) -> None:
     for heading in ("weights", "memory", "disk"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("fits")
+    several = len({plan.model for plan in found}) > 1
     for plan in found:
-        for option in plan.options:
+        for option in main_options(plan) if several else plan.options:
             table.add_row(
                 printable(plan.model),
                 PLACE_WORDS[plan.budget.place],
@@ -239,7 +240,8 @@ def print_plans(found: Sequence[ModelPlan], *, console: Console) -> None:
             )
     print_table(table, console)
     for plan in found:
-        console.print(f"{printable(verdict(plan))}.\n  {arithmetic(plan)}.", style="dim")
+        console.print(f"{printable(verdict(plan))}.", style="bold" if plan.recommended.fits else "yellow")
+        console.print(f"  {arithmetic(plan)}.", style="dim")
 
 
 def _fits(option: Plan) -> str:

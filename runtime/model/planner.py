@@ -11,7 +11,7 @@ bytes of weights against bundles that were exported.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
@@ -102,9 +102,6 @@ STORAGE: Mapping[str, Storage] = MappingProxyType(
 )
 """The precisions that can be planned, and exported by name."""
 
-LAYOUTS: tuple[Layout, ...] = ("separate",)
-"""The layouts that can be exported."""
-
 # The best first. On a CPU int8 takes a quarter of float32's disk and is faster, without VNNI too (measured on
 # AVX2: 1.8 times at 32 tokens, 1.4 times at 256); blocks are slower than float32 and spare memory. On CUDA
 # products of bytes have no kernel for unsigned activations.
@@ -146,10 +143,10 @@ class Budget:
 class Plan:
     """What embedder and reranker take together, in bytes.
 
-    `vision`, `decoder`, `table`: one model's as stored; `adapters`: all, in the shared layout. `vision_held`
-    and `decoder_held` are the same in memory (or on the card), `resident` is what stays there while both are
-    loaded, `work` what a run adds at its peak, `disk` the bundle. The token table is mapped from the disk and
-    enters no memory of its own.
+    `vision`, `decoder`, `table`: one model's as stored; `adapters`: all, in the shared layout. The same names
+    with `_held` are the same in memory (or on the card), `resident` is what stays there while both are
+    loaded, `work` what a run adds at its peak, `disk` the bundle. The vision tower is one for both models, as
+    it is in the published pairs. The token table is mapped from the disk and enters no memory of its own.
     """
 
     precision: str
@@ -160,6 +157,7 @@ class Plan:
     adapters: int
     vision_held: int
     decoder_held: int
+    adapters_held: int
     resident: int
     work: int
     process: int
@@ -184,12 +182,13 @@ def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workl
     vision, decoder = vision_bytes(config, storage.vision), decoder_bytes(config.text, storage.decoder)
     table = config.text.vocab_size * config.text.hidden_size * storage.table_bytes
     adapters = adapter_bytes(config.text) if layout == "shared" else 0
-    # Two models, two sets of sessions; with adapters, one set serves both.
-    sessions = 1 if layout == "shared" else 2
     on_cpu = budget.place == "cpu"
     vision_held = round(vision * storage.vision.cpu_held) if on_cpu else vision
     decoder_held = round(decoder * storage.decoder.cpu_held) if on_cpu else decoder
-    resident = sessions * (vision_held + decoder_held) + adapters
+    # Stored in float16, widened at loading to what flows through the graph.
+    adapters_held = adapters * (4 if on_cpu else storage.decoder.activation_bytes) // 2
+    decoders = 1 if layout == "shared" else 2
+    resident = vision_held + decoders * decoder_held + adapters_held
     # A CPU computes in float32 whatever a graph says; features wait in main memory, never on the card.
     work = max(
         vision_work(config, workload, number=4 if on_cpu else storage.vision.activation_bytes),
@@ -197,7 +196,7 @@ def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workl
         + (feature_bytes(config, workload) if on_cpu else 0),
     )
     process = PROCESS_BYTES if budget.place == "cpu" else 0
-    disk = vision + sessions * decoder + table + adapters
+    disk = vision + decoders * decoder + table + adapters
     return Plan(
         precision=precision,
         layout=layout,
@@ -207,6 +206,7 @@ def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workl
         adapters=adapters,
         vision_held=vision_held,
         decoder_held=decoder_held,
+        adapters_held=adapters_held,
         resident=resident,
         work=work,
         process=process,
@@ -216,26 +216,36 @@ def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workl
     )
 
 
-def plans(
-    config: ModelConfig,
-    *,
-    budget: Budget,
-    workload: Workload | None = None,
-    layouts: Collection[Layout] = LAYOUTS,
-) -> list[Plan]:
-    """Every precision in every layout, the best for this place first."""
+def plans(config: ModelConfig, *, budget: Budget, workload: Workload | None = None) -> list[Plan]:
+    """Every precision in both layouts, the best for this place first.
+
+    Of the layouts the one comes first that an export takes by itself: shared where the decoder is quantized.
+    """
     workload = workload or Workload()
     return [
         plan(config, precision, layout, workload=workload, budget=budget)
         for precision in _order(config, budget)
-        for layout in layouts
+        for layout in _layouts(precision)
     ]
 
 
-def recommend(found: Collection[Plan]) -> Plan:
-    """The first that fits; where none does, the one that takes least. `found` is in order of preference."""
-    fitting = next((one for one in found if one.fits), None)
-    return fitting or min(found, key=lambda one: one.memory)
+def recommend(found: Sequence[Plan]) -> Plan:
+    """The best plan of the precision that comes first in `precisions_that_fit`."""
+    precision = precisions_that_fit(found)[0]
+    of_precision = [one for one in found if one.precision == precision]
+    return next((one for one in of_precision if one.fits), min(of_precision, key=lambda one: one.memory))
+
+
+def precisions_that_fit(found: Sequence[Plan]) -> list[str]:
+    """Precisions by preference: first those that fit with two decoders, then those that fit with one.
+
+    Whether two models can share a decoder shows only when their weights are compared, so what does not depend
+    on it comes first. Where nothing fits, the one that takes least.
+    """
+    certain = [one.precision for one in found if one.fits and one.layout == "separate"]
+    hopeful = [one.precision for one in found if one.fits and one.layout == "shared"]
+    least = min(found, key=lambda one: one.memory).precision
+    return list(dict.fromkeys([*certain, *hopeful])) or [least]
 
 
 def recommended_precisions(config: ModelConfig, *, budget: Budget) -> list[str]:
@@ -246,9 +256,12 @@ def recommended_precisions(config: ModelConfig, *, budget: Budget) -> list[str]:
     """
     if budget.place == "cpu" and is_small(config):
         return ["fp32"]
-    found = plans(config, budget=budget)
-    fitting = [one.precision for one in found if one.fits]
-    return fitting or [recommend(found).precision]
+    return precisions_that_fit(plans(config, budget=budget))
+
+
+def _layouts(precision: str) -> tuple[Layout, Layout]:
+    is_quantized = STORAGE[precision].decoder.bits < 16
+    return ("shared", "separate") if is_quantized else ("separate", "shared")
 
 
 def is_small(config: ModelConfig) -> bool:

@@ -1,5 +1,6 @@
 """`export`, `verify`, `doctor` and `demo`: the commands that need no library to begin with."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -147,3 +148,52 @@ def test_demo_makes_indexes_and_searches(
     assert "11 unchanged" in again.out
     assert f"--library {library}" in again.out
     assert "qvl-local index ~/Pictures --model 2b" in again.out
+
+
+def test_doctor_plans_both_sizes_and_recommends_one_way_each(cli: Any, cli_json: Any) -> None:
+    plans = cli_json("doctor")["plans"]
+    assert {plan["model"] for plan in plans} == {"2b", "8b"}
+    for plan in plans:
+        recommended = [option for option in plan["options"] if option["recommended"]]
+        assert len(recommended) == 1
+        assert (plan["tokens"], plan["photos"]) == (384, 20)
+        for option in plan["options"]:
+            parts = option["resident_bytes"] + option["work_bytes"] + option["process_bytes"]
+            assert option["total_bytes"] == parts
+            assert option["fits_memory"] == (option["total_bytes"] <= plan["usable_bytes"])
+    shown = cli("doctor", "--model", "2b", "--tokens", "1000", "--photos", "3")
+    assert "3 photos of 1,000 visual tokens" in shown.out
+    assert "2b on the CPU: " in shown.out
+    assert "8b" not in shown.out.split("Embedder and reranker together")[1]
+    assert "for everything else)" in " ".join(shown.out.split())
+
+
+def test_doctor_shows_graphics_cards_and_plans_for_them(
+    cli: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = "Fake GeForce 8GB, 8192, 7000, 1.2.3, 8.9"
+    tool = tmp_path / "fake" / "nvidia-smi"  # a fake: no card is here
+    tool.parent.mkdir()
+    tool.write_text(f"#!/bin/sh\necho '{answer}'\n", encoding="utf-8")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    printed = cli_json("doctor", "--model", "8b")
+    assert printed["machine"]["gpus"] == [
+        {
+            "name": "Fake GeForce 8GB",
+            "memory_bytes": 8192 << 20,
+            "free_bytes": 7000 << 20,
+            "driver": "1.2.3",
+            "compute_capability": "8.9",
+        }
+    ]
+    assert [plan["place"] for plan in printed["plans"]] == ["cpu", "cuda"]
+    on_card = printed["plans"][1]["options"]
+    assert [(one["precision"], one["layout"]) for one in on_card if one["fits_memory"]] == [
+        ("int4", "shared"),
+        ("nf4", "shared"),
+    ]
+    shown = cli("doctor", "--model", "8b")
+    assert "Fake GeForce 8GB, 8.6 GB, 7.3 GB free, driver 1.2.3, compute capability 8.9" in shown.out
+    assert "8b on the GPU: int4, one decoder, adapters; if the models differ" in " ".join(shown.out.split())

@@ -61,13 +61,19 @@ def test_layouts_differ_by_one_decoder_and_its_sessions() -> None:
     config, budget = shapes("8b"), Budget("cuda", 80 * GB)
     separate = plan(config, "fp16", "separate", workload=Workload(), budget=budget)
     shared = plan(config, "fp16", "shared", workload=Workload(), budget=budget)
-    assert separate.resident == 2 * (separate.decoder + separate.vision)
-    assert shared.resident == shared.decoder + shared.vision + shared.adapters
+    assert separate.resident == separate.vision + 2 * separate.decoder
+    assert shared.resident == shared.vision + shared.decoder + shared.adapters
     assert separate.disk - shared.disk == separate.decoder - shared.adapters
     # Rank 64, both factors in float16, q k v gate up down of 36 layers.
     sides = (4096 + 4096) + 2 * (4096 + 1024) + 3 * (4096 + 12288)
     assert shared.adapters == 2 * 64 * sides * 36
     assert shared.work == separate.work
+
+
+@pytest.mark.parametrize(("name", "gib"), [("2b", 1.37), ("8b", 4.78)])
+def test_both_models_in_nf4_hold_what_was_counted_from_their_graphs(name: str, gib: float) -> None:
+    found = plan(shapes(name), "nf4", "shared", workload=Workload(), budget=Budget("cpu", 64 * GB))
+    assert round(found.resident / 2**30, 2) == gib
 
 
 def test_a_cpu_holds_float16_widened() -> None:
@@ -131,12 +137,13 @@ def every_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "budget", "expected"),
     [
         ("2b", Budget("cpu", 64 * GB), ["int8", "nf4", "fp32", "fp16"]),
-        ("2b", Budget("cpu", 16 * GB), ["int8", "nf4"]),
-        ("8b", Budget("cpu", 16 * GB), ["nf4"]),
+        # Last what fits only if the models can share a decoder.
+        ("2b", Budget("cpu", 16 * GB), ["int8", "nf4", "fp32", "fp16"]),
+        ("8b", Budget("cpu", 16 * GB), ["nf4", "int8"]),
         ("8b", Budget("cpu", 8 * GB), ["nf4"]),  # does not fit either, but takes least
         ("2b", Budget("cuda", 24 * GB), ["fp16", "nf4", "fp32"]),
         ("8b", Budget("cuda", 80 * GB), ["fp16", "nf4", "fp32"]),
-        ("8b", Budget("cuda", 24 * GB), ["nf4"]),
+        ("8b", Budget("cuda", 24 * GB), ["nf4", "fp16"]),
         ("8b", Budget("cuda", None), ["fp16", "nf4", "fp32"]),
     ],
 )
@@ -155,12 +162,18 @@ def test_a_small_model_stays_in_float32_on_any_cpu(tiny_folder: Path) -> None:
     assert recommended_precisions(config, budget=Budget("cuda", 8 * GB))[0] == "fp16"
 
 
-def test_the_first_of_the_plans_that_fits_is_taken_else_the_least() -> None:
+def test_layouts_are_recommended_as_an_export_takes_them() -> None:
     found = plans(shapes("2b"), budget=Budget("cpu", 64 * GB))
-    assert recommend(found) is found[0]
-    too_large = [replace(one, fits_memory=False) for one in found]
-    assert recommend(too_large).memory == min(one.memory for one in found)
-    assert recommend([*too_large, found[-1]]) is found[-1]
+    assert (recommend(found).precision, recommend(found).layout) == ("int8", "shared")
+    floats = plans(shapes("2b"), budget=Budget("cuda", 64 * GB))
+    assert (recommend(floats).precision, recommend(floats).layout) == ("fp16", "separate")
+
+
+def test_where_nothing_fits_what_takes_least_is_named() -> None:
+    found = [replace(one, fits_memory=False) for one in plans(shapes("2b"), budget=Budget("cpu", 64 * GB))]
+    assert recommend(found).memory == min(one.memory for one in found)
+    certain = replace(found[-1], fits_memory=True, layout="separate")
+    assert recommend([*found, certain]) is certain
 
 
 def test_every_precision_has_a_place_in_the_order_of_preference() -> None:
