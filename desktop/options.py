@@ -26,11 +26,11 @@ Model = Annotated[
     ),
 ]
 Backend = Annotated[
-    Literal["onnx", "torch"],
+    Literal["onnx", "tensorrt", "torch"],
     typer.Option(
         "--backend",
         envvar="QVL_BACKEND",
-        help="Run the model as exported, with ONNX Runtime, or the checkpoint itself, with PyTorch.",
+        help="Run the model as exported, with ONNX Runtime or TensorRT, or the checkpoint, with PyTorch.",
     ),
 ]
 Device = Annotated[
@@ -71,7 +71,7 @@ Dims = Annotated[
         metavar="N",
         envvar="QVL_DIMS",
         min=8,
-        help="Compare the first N components only: faster, coarser. [default: the model's width]",
+        help="Compare the first N components only: faster, coarser. [default: the full width]",
     ),
 ]
 KindFilter = Annotated[Kind | None, typer.Option("--kind", help="Only photos, or only videos.")]

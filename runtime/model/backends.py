@@ -1,4 +1,4 @@
-"""The seam between a model and what runs it: ONNX Runtime on a bundle, a registered backend on a checkpoint.
+"""The seam between a model and what runs it: ONNX Runtime or TensorRT on a bundle, others on a checkpoint.
 
 A backend is found through the entry point group "qvl_local.backends" by its name, so that the runtime never
 imports one: "torch" lives in the quantization package and needs an extra.
@@ -16,7 +16,7 @@ from .ort_session import SessionOptions
 from .resolve import Checkpoint, Progress, find_checkpoints, resolve
 from .session import Engine
 
-BackendName = Literal["onnx", "torch"]
+BackendName = Literal["onnx", "tensorrt", "torch"]
 BACKENDS: tuple[str, ...] = get_args(BackendName)
 GROUP = "qvl_local.backends"
 
@@ -48,11 +48,21 @@ def open_engine(
 ) -> Engine:
     """One model of a pair, ready to run; arguments and errors as for `PairModel.open`."""
     if backend not in BACKENDS:
-        raise InputError(f"Unknown backend {backend!r}. Use {' or '.join(BACKENDS)}.")
+        raise InputError(f"Unknown backend {backend!r}. Use one of: {', '.join(BACKENDS)}.")
     if backend == "onnx":
         bundle = resolve(model, precision=precision, device=options.device, progress=progress)
         return OrtEngine(bundle, role, options)
-    if (Path(model).expanduser() / MANIFEST).is_file():
+    is_bundle = (Path(model).expanduser() / MANIFEST).is_file()
+    if backend == "tensorrt":
+        if not is_bundle:
+            raise InputError(
+                f"{model}: is not a bundle; the backend tensorrt runs engines that were built from one. "
+                f"Make it: qvl-local export {model} --tensorrt -o DIR, and give DIR as the model."
+            )
+        from .tensorrt_backend import TensorrtEngine
+
+        return TensorrtEngine(resolve(model, precision=precision), role, options)
+    if is_bundle:
         raise InputError(
             f"{model}: is an exported bundle, which the backend {backend} does not run. "
             "Give the checkpoint that it was made from, or choose the backend onnx."

@@ -7,6 +7,7 @@ double the memory that the bundle was made to save.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakSet, WeakValueDictionary
 
@@ -20,12 +21,19 @@ _graphs: WeakValueDictionary[tuple[object, ...], _Graph] = WeakValueDictionary()
 _lock = threading.Lock()
 
 
-class Lease:
-    """One model's use of a graph: loaded on first call, freed when no model uses it. Safe between threads."""
+Loader = Callable[[Path, SessionOptions], Session]
 
-    def __init__(self, graph: Path, options: SessionOptions) -> None:
+
+class Lease:
+    """One model's use of a graph: loaded on first call, freed when no model uses it. Safe between threads.
+
+    `load` makes a session of the file; ONNX Runtime's unless another engine is named.
+    """
+
+    def __init__(self, graph: Path, options: SessionOptions, *, load: Loader = OrtSession) -> None:
         self._path = graph
         self._options = options
+        self._load = load
         self._graph: _Graph | None = None
 
     def __call__(self) -> Session:
@@ -36,7 +44,7 @@ class Lease:
         """
         graph = self._graph
         if graph is None:
-            self._graph = graph = _find(self._path, self._options)
+            self._graph = graph = _find(self._path, self._options, self._load)
         return graph.session(self)
 
     def drop(self) -> None:
@@ -49,9 +57,10 @@ class Lease:
 class _Graph:
     """A graph file with fixed options, and the leases that are using it."""
 
-    def __init__(self, path: Path, options: SessionOptions) -> None:
+    def __init__(self, path: Path, options: SessionOptions, load: Loader) -> None:
         self._path = path
         self._options = options
+        self._load = load
         self._session: Session | None = None
         self._users: WeakSet[Lease] = WeakSet()
         self._lock = threading.Lock()
@@ -59,7 +68,7 @@ class _Graph:
     def session(self, user: Lease) -> Session:
         with self._lock:
             if self._session is None:
-                self._session = OrtSession(self._path, self._options)
+                self._session = self._load(self._path, self._options)
             self._users.add(user)
             return self._session
 
@@ -70,15 +79,15 @@ class _Graph:
                 self._session = None
 
 
-def _find(path: Path, options: SessionOptions) -> _Graph:
+def _find(path: Path, options: SessionOptions, load: Loader) -> _Graph:
     """The graph of a file as it is now; a bundle that was exported again is another one."""
     try:
         status = path.stat()
     except OSError as error:
         raise BundleError(f"{path}: cannot be read ({error}). Export the bundle again.") from error
-    key = (path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns, options)
+    key = (path.resolve(), status.st_ino, status.st_size, status.st_mtime_ns, options, load)
     with _lock:
         graph = _graphs.get(key)
         if graph is None:
-            graph = _graphs[key] = _Graph(path, options)
+            graph = _graphs[key] = _Graph(path, options, load)
         return graph

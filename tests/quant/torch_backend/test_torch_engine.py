@@ -203,7 +203,7 @@ def test_the_command_line_takes_backend_and_precision(
 def test_wrong_choices_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no precision 'int4': it runs fp32, fp16, bf16, int8, nf4"):
         Embedder.open("tiny", backend="torch", precision="int4")
-    with pytest.raises(InputError, match=r"Unknown backend 'jax'\. Use onnx or torch"):
+    with pytest.raises(InputError, match=r"Unknown backend 'jax'\. Use one of: onnx, tensorrt, torch"):
         Embedder.open("tiny", backend="jax")  # type: ignore[arg-type]
     bundle = Embedder.open("tiny").bundle.path
     with pytest.raises(InputError, match="exported bundle, which the backend torch does not run"):
