@@ -1,10 +1,12 @@
-"""How far a download is: bytes, speed and time left, told twice a second while another thread's file grows.
+"""How far a download is: bytes, speed and time left, told twice a second while another thread downloads.
 
-Looks at the files on the disk, so it works whatever way huggingface_hub transfers them.
+Looks at the files on the disk, so it works whatever way huggingface_hub transfers them. Whoever listens may
+stop the download by raising, also in the middle of a file.
 """
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,8 +39,10 @@ class DownloadMeter:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="download-meter", daemon=True)
         self._trouble: Exception | None = None
+        self._downloader: threading.Thread | None = None
 
     def __enter__(self) -> Self:
+        self._downloader = threading.current_thread()
         self._had = self._present()
         self._start = time.monotonic()
         self._tell()
@@ -46,10 +50,16 @@ class DownloadMeter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self._stop.set()
-        self._thread.join()
-        if kind is None:
+        try:
+            self._stop.set()
+            self._thread.join()
+            time.sleep(0)  # a last chance for an interruption of ours to arrive
+        except KeyboardInterrupt:
+            if self._trouble is None:
+                raise
+        if kind is None or (self._trouble is not None and issubclass(kind, KeyboardInterrupt)):
             self._raise_trouble()
+        if kind is None:
             self._tell()
 
     def at(self, repository: str) -> None:
@@ -76,6 +86,8 @@ class DownloadMeter:
                 self._tell()
             except Exception as error:  # of whoever listens; raised where the listener expects it
                 self._trouble = error
+                if self._downloader is threading.main_thread():
+                    _interrupt_main()
                 return
 
     def _raise_trouble(self) -> None:
@@ -108,6 +120,15 @@ class DownloadMeter:
             except OSError:  # not begun, or just being moved to its place
                 continue
         return total
+
+
+def _interrupt_main() -> None:
+    """End what the main thread waits for, as Ctrl-C does. Elsewhere the next file's turn ends a download."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        return  # the application's own meaning of Ctrl-C is left alone
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGINT)
 
 
 def size_text(count: float) -> str:

@@ -25,6 +25,7 @@ import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import reset_sessions
 from qvl_local.runtime.errors import ModelError, ModelNotFoundError
+from qvl_local.runtime.model import download_meter
 from qvl_local.runtime.model import hub as hub_module
 from qvl_local.runtime.model.hub import Hub, HubFile, Reference, choose_files
 from qvl_local.runtime.model.resolve import find_checkpoints
@@ -45,15 +46,18 @@ class FakeHub:
         self.branches: dict[str, dict[str, str]] = {}
         self.gated: set[str] = set()
         self.cut_after: dict[str, list[int]] = {}
+        self.stall_after: dict[str, int] = {}
         self.lies: Counter[str] = Counter()
         self.asked: list[tuple[str, str, str | None]] = []
         self.tokens: set[str | None] = set()
+        self._closed = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
 
     def close(self) -> None:
+        self._closed.set()
         self._server.shutdown()
         self._thread.join()
         self._server.server_close()
@@ -154,6 +158,13 @@ class FakeHub:
         headers = {"Content-Length": str(len(sent))}
         if first:
             headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
+        if file in self.stall_after:
+            self._send(request, 200, headers, sent[: self.stall_after[file]])
+            request.wfile.flush()
+            while file in self.stall_after and not self._closed.wait(0.02):
+                pass
+            request.close_connection = True
+            return
         cuts = self.cut_after.get(file)
         if cuts:
             sent = sent[: cuts.pop(0)]
@@ -483,6 +494,26 @@ def test_who_listens_may_stop_a_download(fake_hub: FakeHub, hub: Hub) -> None:
 
     with pytest.raises(KeyError, match="stop"):
         hub.fetch({"embedder": Reference("a/b")}, needed="embedder", progress=stop)
+
+
+def test_who_listens_may_stop_in_the_middle_of_a_file(
+    fake_hub: FakeHub, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download_meter, "_EVERY_S", 0.02)
+    fake_hub.publish("a/b", repository())
+    fake_hub.stall_after[WEIGHTS] = 3 * CHUNK
+    partial = hub.cache / "models--a--b" / "blobs" / f"{sha256(repository()[WEIGHTS])}.incomplete"
+
+    def stop(_step: str, _fraction: float) -> None:
+        if partial.is_file() and partial.stat().st_size == 3 * CHUNK:
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        hub.fetch({"embedder": Reference("a/b")}, needed="embedder", progress=stop)
+    assert not [thread for thread in threading.enumerate() if thread.name == "download-meter"]
+    fake_hub.stall_after.clear()
+    assert hub.fetch({"embedder": Reference("a/b")}, needed="embedder")
+    assert fake_hub.fetched(WEIGHTS) == [None, f"bytes={3 * CHUNK}-"]
 
 
 # ---- a cache that another program filled ----
