@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 TINY = Path(__file__).resolve().parent.parent / "models" / "tiny"
 ROLES = {"embedder": "embedding", "reranker": "reranker"}
 RANK = 32
+PHOTO_TOKENS = 384
 TRAINED = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj", "down_proj")
 
 _COPIED = (
@@ -78,6 +79,7 @@ def write_pair(folder: Path, shape: Shape, *, seed: int = 0) -> dict[str, Path]:
         for name in _COPIED:
             shutil.copyfile(TINY / ROLES[role] / name, own / name)
         (own / "config.json").write_text(json.dumps(config(shape), indent=2), encoding="utf-8")
+        _allow_pixels(own / "preprocessor_config.json", PHOTO_TOKENS)
     groups = [list(_shared_tensors(shape))]
     for start in range(0, shape.layers, _LAYERS_A_SHARD):
         layers = range(start, min(start + _LAYERS_A_SHARD, shape.layers))
@@ -110,6 +112,13 @@ def write_hollow(folder: Path, shape: Shape) -> Path:
         start = _write_header(stream, tensors)
         stream.truncate(start + sum(one.nbytes for one in tensors))
     return folder
+
+
+def _allow_pixels(path: Path, tokens: int) -> None:
+    """Let a photo have so many visual tokens, of 32 x 32 pixels each; qvl-tiny's have 16."""
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    raw["size"] = {"shortest_edge": 4 << 10, "longest_edge": tokens << 10}
+    path.write_text(json.dumps(raw, indent=2), encoding="utf-8")
 
 
 def config(shape: Shape) -> dict[str, Any]:

@@ -12,7 +12,7 @@ matrices, not models.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,6 @@ _NOISE_SLACK = 1.05
 # What may always be left, as a part of the difference: far below what a quantized base loses.
 _NEGLIGIBLE = 2e-3
 _OVERSAMPLING = 8
-_POWER_ITERATIONS = 1
 # Eigenvalues of a Gram matrix below this part of the largest are rounding.
 _DEFICIENT = 1e-13
 _ROWS_AT_ONCE = 512
@@ -132,8 +131,8 @@ def factorise(
     size = norm or 1.0
     limit = min(limit, *shape)
     tail = np.array([whole])
-    for width in _sketch_widths(likely, limit, min(shape)):
-        spectrum = _decompose(difference, _range_of(difference, width, seed))
+    for width, iterations in _attempts(likely, limit, min(shape)):
+        spectrum = _decompose(difference, _range_of(difference, width, iterations, seed))
         tail = spectrum.tail()
         enough = np.flatnonzero(tail <= allowed)
         if enough.size and enough[0] <= limit:
@@ -178,20 +177,26 @@ def _subtract(
     return difference, math.sqrt(whole), math.sqrt(squares), math.sqrt(noise)
 
 
-def _sketch_widths(likely: int, limit: int, smaller_side: int) -> list[int]:
-    """Widths to try: most differences show their rank in a narrow sketch; the last is wide enough for all."""
+def _attempts(likely: int, limit: int, smaller_side: int) -> Iterator[tuple[int, int]]:
+    """Widths of the sketch and power iterations, the cheapest first.
+
+    A plain sketch finds directions that stand out from the noise; a power iteration those that hardly do; and
+    the last width is enough for every rank up to the limit.
+    """
     last = min(limit + _OVERSAMPLING, smaller_side)
-    widths = [min(likely + _OVERSAMPLING, last)]
-    while widths[-1] < last:
-        widths.append(min(3 * widths[-1], last))
-    return widths
+    width = min(likely + _OVERSAMPLING, last)
+    yield width, 0
+    yield width, 1
+    while width < last:
+        width = min(3 * width, last)
+        yield width, 1
 
 
-def _range_of(matrix: Floats, width: int, seed: int) -> Floats:
+def _range_of(matrix: Floats, width: int, iterations: int, seed: int) -> Floats:
     """Orthonormal columns [rows, width] that span nearly what the matrix's largest directions span."""
     generator = np.random.default_rng(seed)
     sketch = matrix @ generator.standard_normal((matrix.shape[1], width), dtype=np.float32)
-    for _ in range(_POWER_ITERATIONS):
+    for _ in range(iterations):
         sketch = matrix @ _orthonormal(matrix.T @ _orthonormal(sketch))
     return _orthonormal(sketch)
 
