@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +18,19 @@ from .adapters import ActiveAdapters
 from .checkpoint import Checkpoint
 from .dialect import Dialect
 from .graph import Graph, Value
-from .linear import LinearFormat, Weight, narrow
+from .linear import LinearFormat, Tuning, Weight, narrow
 from .onnx_file import ElementType
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How one graph computes: the type of its activations and the format of its weights."""
+    """How one graph computes: the type of its activations, the format of its weights, and by weights' names
+    what calibration chose for them.
+    """
 
     activation: ElementType
     linear: LinearFormat
+    tuning: Mapping[str, Tuning] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,13 @@ class Network:
         stored = self.checkpoint.stored(f"{prefix}.weight")
         if math.prod(stored.shape) != rows * columns or stored.shape[:1] != (rows,):
             self.checkpoint.stored(f"{prefix}.weight", (rows, columns))  # says what is wrong
-        weight = Weight(f"{prefix}.weight", rows, columns, lambda: stored.float32().reshape(rows, columns))
+        weight = Weight(
+            f"{prefix}.weight",
+            rows,
+            columns,
+            lambda: stored.float32().reshape(rows, columns),
+            self.precision.tuning.get(f"{prefix}.weight"),
+        )
         y = self.precision.linear.matmul(self.graph, x, weight, at=node_path(prefix))
         if self.adapters is not None:
             y = self.adapters.add(self.graph, x, y, weight.name, at=node_path(prefix))

@@ -157,8 +157,7 @@ class _Collector:
     def __call__(self, name: str, x: Floats) -> None:
         if self._open and _block(name) != _block(next(iter(self._open))):
             self.finish()
-        # A copy: the array lives as long as its layer is computed for other prompts.
-        self._open.setdefault(name, []).append(x.reshape(-1, x.shape[-1]).copy())
+        self._open.setdefault(name, []).append(x.reshape(-1, x.shape[-1]))
 
     def finish(self) -> None:
         """Hand over what is open."""
@@ -174,7 +173,7 @@ class _Collector:
         chosen = self._generator.permutation(len(rows))[: self._rows]
         return LayerInputs(
             absmax=np.abs(rows).max(axis=0),
-            mean_square=np.mean(np.square(rows), axis=0, dtype=np.float64).astype(np.float32),
+            mean_square=np.asarray(np.mean(np.square(rows), axis=0, dtype=np.float64), np.float32),
             rows=rows[np.sort(chosen)],
         )
 

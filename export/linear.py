@@ -25,6 +25,22 @@ NUMPY_TYPES: dict[ElementType, np.dtype[Any]] = {
 _TILE = 256
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Tuning:
+    """What calibration chose for a layer.
+
+    `divisor` float32 [columns] divides the input and multiplies the weight's columns, which changes nothing
+    but what rounding does; layers of one `group` share their input and its divisor. `mean_square` float32
+    [columns] is that of the divided input, by which the search for block scales weighs errors; `absmax` is
+    its largest magnitude, which static scales are made from.
+    """
+
+    group: str
+    divisor: NDArray[np.float32] | None = None
+    mean_square: NDArray[np.float32] | None = None
+    absmax: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Weight:
     """A matrix of a checkpoint: `read()` yields float32 [rows, columns]; a product maps columns to rows."""
@@ -33,6 +49,7 @@ class Weight:
     rows: int
     columns: int
     read: Callable[[], NDArray[np.float32]]
+    tuning: Tuning | None = None
 
 
 class LinearFormat(Protocol):

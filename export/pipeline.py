@@ -38,15 +38,18 @@ from .bundle_writer import (
     write_pooling,
     write_table,
 )
+from .calibration import Example, world_examples
 from .card import write_card
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .decoder import build_decoder
 from .layout import AskedLayout, DecoderLayout, choose_layout
-from .linear import FloatFormat
+from .linear import LinearFormat, Tuning
 from .onnx_file import ElementType, Model, Place
 from .parity import check_parity, record_parity
-from .recipe import PRECISIONS, Recipe, Tolerance
+from .recipe import PRECISIONS, Recipe, Tolerance, Tower, tower_of
 from .staging import check_target, locked, staged
+from .tensorrt_operators import check_operators
+from .tuning import format_of, tune
 from .vision import build_vision
 
 Progress = Callable[[str, float], None]
@@ -60,6 +63,7 @@ def export_bundle(
     *,
     recipe: Recipe,
     layout: AskedLayout = "auto",
+    examples: Sequence[Example] | None = None,
     progress: Progress | None = None,
     keep_existing: bool = False,
 ) -> Manifest:
@@ -70,8 +74,9 @@ def export_bundle(
         output: a new folder, an empty one, or a bundle to replace.
         recipe: precisions, flavour, width.
         layout: one decoder for both models of a pair or two; see `choose_layout`.
-        progress: told a stage ("waiting", "reading", "comparing", "writing", "checking", "finishing") and how
-            far it is, in [0, 1].
+        examples: what a recipe that tunes layers to data is calibrated with; the sample world when not given.
+        progress: told a stage ("waiting", "reading", "comparing", "calibrating", "writing", "checking",
+            "finishing") and how far it is, in [0, 1].
         keep_existing: take the bundle that is there, or that another process is just making, as it is.
 
     Raises:
@@ -95,7 +100,7 @@ def export_bundle(
         _check_dims(recipe, checkpoints, sources)
         plan = _plan(sources, checkpoints, recipe, layout, spool, report)
         with staged(output) as stage:
-            _write(checkpoints, plan, recipe, stage, report)
+            _write(checkpoints, plan, recipe, examples, stage, report)
             report("checking", 0.0)
             record_parity(checkpoints, stage)
             draft = Manifest(
@@ -169,7 +174,7 @@ def _plan(
     layout = choose_layout(
         checkpoints,
         asked,
-        quantized=not isinstance(PRECISIONS[recipe.decoder].graph.linear, FloatFormat),
+        quantized=recipe.shares_decoders,
         spool=spool,
         progress=partial(report, "comparing"),
     )
@@ -234,6 +239,7 @@ def _write(
     checkpoints: Mapping[Role, Checkpoint],
     plan: _Plan,
     recipe: Recipe,
+    examples: Sequence[Example] | None,
     stage: Path,
     report: Progress,
 ) -> None:
@@ -243,13 +249,21 @@ def _write(
     for role, part in plan.parts.items():
         checkpoint = checkpoints[role]
         names = checkpoint.names()
+        graphs: dict[Tower, str] = {"vision": part.vision, "decoder": part.decoder}
+        missing = [tower for tower in recipe.tuned if graphs[tower] not in models]
+        tuning = _tune(checkpoint, role, recipe, missing, examples, report) if missing else {}
         if part.vision not in models:
-            models[part.vision] = build_vision(checkpoint, recipe.graph("vision", names), recipe.dialect)
+            precision = recipe.graph("vision", names, tuning)
+            models[part.vision] = build_vision(checkpoint, precision, recipe.dialect)
         if part.decoder not in models:  # the first part is the base of a shared one
+            precision = recipe.graph("decoder", names, tuning)
             models[part.decoder] = build_decoder(
-                checkpoint, recipe.graph("decoder", names), recipe.dialect, adapters=plan.layout.adapters
+                checkpoint, precision, recipe.dialect, adapters=plan.layout.adapters
             )
         tables.setdefault(part.table.file, (checkpoint, part.table))
+    if recipe.flavour == "portable":
+        for model in models.values():
+            check_operators(model)
     total = sum(_weight_bytes(model) for model in models.values())
     total += sum(table.rows * table.columns * np.dtype(table.dtype).itemsize for _, table in tables.values())
     _check_space(stage, total)
@@ -273,6 +287,26 @@ def _write(
         if role == "embedder":
             write_pooling(stage / part.folder, width=part.table.columns)
     report("writing", 1.0)
+
+
+def _tune(
+    checkpoint: Checkpoint,
+    role: Role,
+    recipe: Recipe,
+    towers: Sequence[Tower],
+    examples: Sequence[Example] | None,
+    report: Progress,
+) -> dict[str, Tuning]:
+    """What calibration chooses for the layers of some towers."""
+    names = checkpoint.names()
+    formats = {tower: recipe.graph(tower, names).linear for tower in towers}
+
+    def format_for(weight: str) -> LinearFormat | None:
+        linear = formats.get(tower_of(weight))
+        return None if linear is None else format_of(linear, weight)
+
+    given = world_examples() if examples is None else examples
+    return tune(checkpoint, role, given, format_for, progress=partial(report, "calibrating"))
 
 
 _TABLE_TYPES = {"float32": ElementType.FLOAT, "float16": ElementType.FLOAT16}

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qvl_local.quant import blockwise, int8, nf4
+from qvl_local.quant import blockwise, int8, nf4, scale_search
 
 from .graph import CONTRIB, Graph, Value
 from .linear import LinearFormat, Weight, narrow, transposed
@@ -53,13 +53,14 @@ class Int8Format:
 
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
-        tokens, scale = graph.once("uint8 tokens", x, lambda: self._tokens(graph, x, at))
+        divided, read = divided_input(graph, x, weight, self.activation, at)
+        tokens, scale = graph.once("uint8 tokens", divided, lambda: self._tokens(graph, divided, at))
 
         def packed() -> tuple[NDArray[Any], ...]:
-            quantized = int8.quantize_weight(weight.read(), reduce_range=self.reduce_range)
+            quantized = int8.quantize_weight(read(), reduce_range=self.reduce_range)
             return transposed(quantized.values), quantized.scale
 
-        values, row_scale = _split(packed, 2)
+        values, row_scale = each_of(packed, 2)
         stored = graph.weight(weight.name, ElementType.INT8, (weight.columns, weight.rows), values)
         row_scales = graph.weight(f"{weight.name}.scale", _FLOAT, (weight.rows,), row_scale)
         zero = graph.constant(np.uint8(int8.ZERO_POINT))
@@ -92,12 +93,16 @@ class Nf4Format:
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
         count = weight.rows * weight.columns
+        x, read = divided_input(graph, x, weight, self.activation, at)
 
         def packed() -> tuple[NDArray[Any], ...]:
-            quantized = nf4.quantize(weight.read())
+            values = read()
+            importance = _importance(weight)
+            scales = None if importance is None else scale_search.nf4_scales(values, importance)
+            quantized = nf4.quantize(values, scales=scales)
             return quantized.codes, narrow(quantized.absmax, self.activation, weight.name)
 
-        codes, absmax = _split(packed, 2)
+        codes, absmax = each_of(packed, 2)
         stored = graph.weight(weight.name, ElementType.UINT8, (-(-count // 2),), codes)
         scales = graph.weight(f"{weight.name}.absmax", self.activation, (-(-count // nf4.BLOCK),), absmax)
         attributes = {
@@ -125,12 +130,18 @@ class BlockFormat:
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
         blocks = blockwise.block_count(weight.columns, self.block)
+        x, read = divided_input(graph, x, weight, self.activation, at)
 
         def packed() -> tuple[NDArray[Any], ...]:
-            quantized = blockwise.quantize(weight.read(), bits=self.bits, block=self.block)
+            values = read()
+            importance = _importance(weight)
+            chosen = None
+            if importance is not None:
+                chosen = scale_search.block_scales(values, importance, bits=self.bits, block=self.block)
+            quantized = blockwise.quantize(values, bits=self.bits, block=self.block, scales=chosen)
             return quantized.codes, narrow(quantized.scales, self.activation, weight.name)
 
-        codes, block_scales = _split(packed, 2)
+        codes, block_scales = each_of(packed, 2)
         shape = (weight.rows, blocks, self.block * self.bits // 8)
         stored = graph.weight(weight.name, ElementType.UINT8, shape, codes)
         scales = graph.weight(f"{weight.name}.scales", self.activation, (weight.rows, blocks), block_scales)
@@ -159,11 +170,37 @@ class HalfFormat:
         return graph.op("MatMul", [x, _cast(graph, stored, _HALF, _FLOAT, at)], at=at)
 
 
+def divided_input(
+    graph: Graph, x: Value, weight: Weight, activation: ElementType, at: str
+) -> tuple[Value, Reader]:
+    """The input with its channels divided, and a reader of the weight with its columns multiplied."""
+    tuning = weight.tuning
+    if tuning is None or tuning.divisor is None:
+        return x, weight.read
+    divisor = tuning.divisor
+
+    def divided() -> tuple[Value, ...]:
+        factors = graph.weight(
+            f"{tuning.group}.input_factors",
+            activation,
+            (weight.columns,),
+            lambda: narrow(np.reciprocal(divisor), activation, weight.name),
+        )
+        return (graph.op("Mul", [x, factors], at=f"{at}/input"),)
+
+    (y,) = graph.once(f"divided for {tuning.group}", x, divided)
+    return y, lambda: weight.read() * divisor
+
+
+def _importance(weight: Weight) -> NDArray[np.float32] | None:
+    return None if weight.tuning is None else weight.tuning.mean_square
+
+
 def _cast(graph: Graph, x: Value, given: ElementType, wanted: ElementType, at: str) -> Value:
     return x if given == wanted else graph.op("Cast", [x], {"to": int(wanted)}, at=at)
 
 
-def _split(make: Callable[[], tuple[NDArray[Any], ...]], count: int) -> list[Reader]:
+def each_of(make: Callable[[], tuple[NDArray[Any], ...]], count: int) -> list[Reader]:
     """A reader for each of the `count` arrays that one computation gives.
 
     The first one asked for computes; the others are handed out and forgotten, so that written in turn they

@@ -20,8 +20,9 @@ from .blocks import Precision
 from .dialect import Dialect
 from .flavour import Flavour, dialect_of, known_flavour
 from .graph import OPSET
-from .linear import FloatFormat, LinearFormat
+from .linear import FloatFormat, LinearFormat, Tuning
 from .onnx_file import ElementType
+from .qdq import QdqFormat
 from .quantized import BlockFormat, HalfFormat, Int8Format, LayerFormats, Nf4Format
 from .recipe_file import RecipeFile, read_recipe, shipped_recipe
 
@@ -88,6 +89,15 @@ PRECISIONS: Mapping[str, PrecisionRecord] = MappingProxyType(
     }
 )
 
+# What the portable flavour has, with standard operators only; int8 by static scales around float16 products.
+_PORTABLE: Mapping[str, Precision] = MappingProxyType(
+    {
+        "fp32": PRECISIONS["fp32"].graph,
+        "fp16": PRECISIONS["fp16"].graph,
+        "int8": Precision(_HALF, QdqFormat()),
+    }
+)
+
 
 @dataclass(frozen=True, slots=True)
 class LayerRule:
@@ -107,7 +117,8 @@ class Recipe:
 
     `layers` lists exceptions, of which the first that applies to a layer counts. `table` is the token
     table's type, `allowed` the drift that the export may show; None is what the precisions say. `flavour` and
-    `opset` say for whom the graphs are written, and with which operator set.
+    `opset` say for whom the graphs are written, and with which operator set. `calibrated` names the towers
+    whose layers are tuned to data.
     """
 
     vision: str = "fp32"
@@ -118,6 +129,7 @@ class Recipe:
     layers: tuple[LayerRule, ...] = ()
     table: TableType | None = None
     allowed: Tolerance | None = None
+    calibrated: tuple[Tower, ...] = ()
 
     @classmethod
     def of(
@@ -148,16 +160,23 @@ class Recipe:
             layers=tuple(LayerRule(pattern, precision) for pattern, precision in file.layers),
             table=_TABLES[file.table] if file.table is not None else None,
             allowed=Tolerance(*file.tolerance) if file.tolerance is not None else None,
+            calibrated=file.calibrated,
         )
 
     def __post_init__(self) -> None:
         for name in (self.vision, self.decoder, *(rule.precision for rule in self.layers)):
             if name not in PRECISIONS:
                 raise InputError(f"Unknown precision {name!r}. Choose one of: {', '.join(PRECISIONS)}.")
-        for rule in self.layers:
-            if rule.precision == "fp32" and "fp16" in (self.vision, self.decoder):
-                raise InputError(f"{rule.pattern}: a tower of fp16 keeps no layer in fp32.")
+            if self.flavour == "portable" and name not in _PORTABLE:
+                raise InputError(
+                    f"The portable flavour has no {name}. Choose one of: {', '.join(_PORTABLE)}; "
+                    "or the flavour ort."
+                )
         dialect_of(self.flavour, self.opset)
+        for rule in self.layers:
+            narrow = [name for name in (self.vision, self.decoder) if self._base(name).activation == _HALF]
+            if rule.precision == "fp32" and narrow:
+                raise InputError(f"{rule.pattern}: a tower of {narrow[0]} keeps no layer in fp32.")
         if self.dims is not None and self.dims < 1:
             raise InputError(f"An embedding cannot have {self.dims} dimensions. Give a number above 0.")
 
@@ -182,14 +201,20 @@ class Recipe:
             min_cosine=min(vision.min_cosine, decoder.min_cosine),
         )
 
-    def graph(self, tower: Tower, tensors: Iterable[str]) -> Precision:
-        """How a tower's graph computes, given the canonical names of the checkpoint's tensors."""
-        base = PRECISIONS[self.vision if tower == "vision" else self.decoder].graph
+    def graph(
+        self, tower: Tower, tensors: Iterable[str], tuning: Mapping[str, Tuning] | None = None
+    ) -> Precision:
+        """How a tower's graph computes, given the canonical names of the checkpoint's tensors.
+
+        `tuning` is what calibration chose for layers, by their weights' names.
+        """
+        base = self._base(self._precision(tower))
         own = {
-            weight: _layer_format(rule.precision, base.activation)
+            weight: self._layer_format(rule.precision, base.activation)
             for weight, rule in self._exceptions(tower, tensors)
         }
-        return replace(base, linear=LayerFormats(base.linear, own)) if own else base
+        linear = LayerFormats(base.linear, own) if own else base.linear
+        return replace(base, linear=linear, tuning=tuning or {}) if own or tuning else base
 
     def exceptions(self, tensors: Iterable[str]) -> dict[str, str]:
         """Layers that have not their tower's precision, and what they have; for the manifest."""
@@ -197,8 +222,43 @@ class Recipe:
         found = [*self._exceptions("vision", tensors), *self._exceptions("decoder", tensors)]
         return {weight.removesuffix(".weight"): rule.precision for weight, rule in found}
 
+    @property
+    def tuned(self) -> tuple[Tower, ...]:
+        """Towers that calibration must see: those that the recipe names, and those with static scales."""
+        static = self.flavour == "portable" and "int8" in {rule.precision for rule in self.layers}
+        towers: tuple[Tower, ...] = ("vision", "decoder")
+        return tuple(
+            tower
+            for tower in towers
+            if tower in self.calibrated
+            or static
+            or (self.flavour == "portable" and self._precision(tower) == "int8")
+        )
+
+    @property
+    def shares_decoders(self) -> bool:
+        """May one decoder serve two models unasked? Not in floating point, nor with one model's scales."""
+        return not isinstance(self._base(self.decoder).linear, (FloatFormat, QdqFormat))
+
+    def _precision(self, tower: Tower) -> str:
+        return self.vision if tower == "vision" else self.decoder
+
+    def _base(self, precision: str) -> Precision:
+        return _PORTABLE[precision] if self.flavour == "portable" else PRECISIONS[precision].graph
+
+    def _layer_format(self, precision: str, activation: ElementType) -> LinearFormat:
+        """The format of one layer in a graph that computes in another precision's activation type."""
+        if precision in ("fp16", "fp32") and activation == _HALF:
+            return FloatFormat(_HALF)
+        if precision == "fp16":
+            return HalfFormat()
+        layer = self._base(precision).linear
+        if isinstance(layer, (Int8Format, Nf4Format, BlockFormat, QdqFormat)):
+            return replace(layer, activation=activation)
+        return layer
+
     def _exceptions(self, tower: Tower, tensors: Iterable[str]) -> list[tuple[str, LayerRule]]:
-        base = self.vision if tower == "vision" else self.decoder
+        base = self._precision(tower)
         found = []
         for name in tensors:
             if is_layer(name) and name.startswith(_PREFIXES[tower]):
@@ -208,18 +268,11 @@ class Recipe:
         return found
 
 
+def tower_of(weight: str) -> Tower:
+    """The tower that a tensor belongs to, by its canonical name."""
+    return "vision" if weight.startswith(_PREFIXES["vision"]) else "decoder"
+
+
 def is_layer(tensor: str) -> bool:
     """Is this canonical name the weight of a layer that multiplies its input?"""
     return tensor.endswith(".weight") and not _NO_LAYER.search(tensor)
-
-
-def _layer_format(precision: str, activation: ElementType) -> LinearFormat:
-    """The format of one layer in a graph that computes in another precision's activation type."""
-    if precision in ("fp16", "fp32") and activation == _HALF:
-        return FloatFormat(_HALF)
-    if precision == "fp16":
-        return HalfFormat()
-    layer = PRECISIONS[precision].graph.linear
-    if isinstance(layer, (Int8Format, Nf4Format, BlockFormat)):
-        return replace(layer, activation=activation)
-    return layer

@@ -7,6 +7,7 @@
 
     [decoder]
     precision = "nf4"
+    calibrate = true                         # tune layers to data: the sample world's, or --calibrate's
 
     [table]                                  # the token embeddings, which stay on disk
     precision = "fp16"
@@ -28,16 +29,17 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from qvl_local.runtime.errors import InputError
 
 _FOLDER = Path(__file__).with_name("recipes")
 
+_TOWERS: tuple[Literal["vision", "decoder"], ...] = ("vision", "decoder")
 # The keys of each table, with the type of their values.
 _TABLES: dict[str, dict[str, type]] = {
-    "vision": {"precision": str},
-    "decoder": {"precision": str},
+    "vision": {"precision": str, "calibrate": bool},
+    "decoder": {"precision": str, "calibrate": bool},
     "table": {"precision": str},
     "tolerance": {"max_abs_diff": float, "min_cosine": float},
 }
@@ -54,6 +56,7 @@ class RecipeFile:
     table: str | None
     layers: tuple[tuple[str, str], ...]
     tolerance: tuple[float, float] | None
+    calibrated: tuple[Literal["vision", "decoder"], ...]
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -93,7 +96,7 @@ def read_recipe(path: Path) -> RecipeFile:
     if not isinstance(about, str):
         raise InputError(f"{path}: about is {about!r}; give one line of text.")
     tables = {name: _table(raw, name, path) for name in _TABLES}
-    for tower in ("vision", "decoder"):
+    for tower in _TOWERS:
         if "precision" not in tables[tower]:
             raise InputError(f'{path}: lacks [{tower}] with a precision, such as precision = "int8".')
     layers = raw.get("layers", {})
@@ -110,6 +113,7 @@ def read_recipe(path: Path) -> RecipeFile:
         table=tables["table"].get("precision"),
         layers=tuple(layers.items()),
         tolerance=(allowed["max_abs_diff"], allowed["min_cosine"]) if allowed else None,
+        calibrated=tuple(tower for tower in _TOWERS if tables[tower].get("calibrate")),
     )
 
 

@@ -1,0 +1,173 @@
+"""What calibration decides for each layer of a recipe: a divisor of its input, and what its columns weigh.
+
+Layers of int8 activations get the divisor that spreads outlier channels, layers of few weight bits the one
+that favours the columns that matter, each only where the rounded product on real inputs gets closer to the
+exact one; layers that share an input share its divisor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from qvl_local.quant import blockwise, int8, nf4, smoothing, static_int8
+from qvl_local.runtime.model.bundle import Role
+
+from .calibration import Example, LayerInputs, observe_inputs
+from .checkpoint import Checkpoint
+from .linear import LinearFormat, Tuning
+from .qdq import QdqFormat
+from .quantized import BlockFormat, Int8Format, LayerFormats, Nf4Format
+from .reference import Floats
+
+# Layers that are given the same input, by the end of their names.
+_SHARED_INPUTS = {
+    "self_attn.q_proj": "self_attn.qkv",
+    "self_attn.k_proj": "self_attn.qkv",
+    "self_attn.v_proj": "self_attn.qkv",
+    "mlp.gate_proj": "mlp.gate_up",
+    "mlp.up_proj": "mlp.gate_up",
+}
+_ROWS_AT_ONCE = 1024
+
+
+def tune(
+    checkpoint: Checkpoint,
+    role: Role,
+    examples: Sequence[Example],
+    formats: Callable[[str], LinearFormat | None],
+    *,
+    progress: Callable[[float], None] | None = None,
+) -> dict[str, Tuning]:
+    """Run examples through a checkpoint and choose for every layer, by its weight's name.
+
+    Args:
+        checkpoint: embedder or reranker.
+        role: which of the two.
+        examples: what to look at.
+        formats: the format that a weight is going to have; None where nothing is to be chosen.
+        progress: told how far the run is, in [0, 1].
+    """
+    tuner = _Tuner(checkpoint, formats)
+    observe_inputs(checkpoint, role, examples, tuner.visit, progress=progress)
+    tuner.finish()
+    return tuner.found
+
+
+def format_of(linear: LinearFormat, weight: str) -> LinearFormat:
+    """The format that a graph gives to one weight."""
+    if isinstance(linear, LayerFormats):
+        return linear.by_name.get(weight, linear.default)
+    return linear
+
+
+class _Tuner:
+    """Collects the layers of one input, and decides when another input begins."""
+
+    def __init__(self, checkpoint: Checkpoint, formats: Callable[[str], LinearFormat | None]) -> None:
+        self._checkpoint = checkpoint
+        self._formats = formats
+        self._group = ""
+        self._inputs: LayerInputs | None = None
+        self._members: list[str] = []
+        self.found: dict[str, Tuning] = {}
+
+    def visit(self, name: str, inputs: LayerInputs) -> None:
+        group = _input_of(name)
+        if group != self._group:
+            self.finish()
+            self._group = group
+        if self._formats(name) is not None:
+            self._members.append(name)
+            self._inputs = inputs
+
+    def finish(self) -> None:
+        """Decide for what has been collected."""
+        if self._members and self._inputs is not None:
+            self._decide(self._members, self._inputs)
+        self._members = []
+
+    def _decide(self, names: Sequence[str], inputs: LayerInputs) -> None:
+        first = self._formats(names[0])
+        # One input has one divisor, so its layers must be of one kind to have any.
+        if first is None or any(type(self._formats(name)) is not type(first) for name in names):
+            largest = float(inputs.absmax.max())
+            for name in names:
+                if isinstance(self._formats(name), QdqFormat):
+                    self.found[name] = Tuning(self._group, absmax=largest)
+            return
+        rounded = _rounded_product(first)
+        if rounded is None:
+            return
+        choice = smoothing.choose(
+            [self._some_rows(name) for name in names],
+            inputs.rows,
+            self._candidates(first, names, inputs),
+            rounded,
+        )
+        mean_square = inputs.mean_square
+        if choice.divisor is not None:
+            mean_square = np.divide(mean_square, np.square(choice.divisor), dtype=np.float32)
+        for name in names:
+            self.found[name] = Tuning(
+                group=self._group,
+                divisor=choice.divisor,
+                mean_square=None if isinstance(first, (Int8Format, QdqFormat)) else mean_square,
+                absmax=float(np.max(inputs.absmax / (1 if choice.divisor is None else choice.divisor))),
+            )
+
+    def _candidates(
+        self, linear: LinearFormat, names: Sequence[str], inputs: LayerInputs
+    ) -> list[tuple[float, Floats]]:
+        if not isinstance(linear, (Int8Format, QdqFormat)):
+            divide = partial(smoothing.salience_divisor, inputs.mean_square)
+            return [(strength, divide(strength)) for strength in smoothing.SALIENCE_STRENGTHS]
+        largest = np.maximum.reduce([self._column_absmax(name) for name in names])
+        spread = partial(smoothing.outlier_divisor, inputs.absmax, largest)
+        return [(strength, spread(strength)) for strength in smoothing.OUTLIER_STRENGTHS]
+
+    def _some_rows(self, name: str) -> Floats:
+        stored = self._checkpoint.stored(name)
+        count = stored.shape[0]
+        chosen = np.unique(np.linspace(0, count - 1, min(count, smoothing.ROWS)).astype(np.int64))
+        return stored.rows(chosen).reshape(len(chosen), -1)
+
+    def _column_absmax(self, name: str) -> Floats:
+        stored = self._checkpoint.stored(name)
+        largest = [
+            np.abs(stored.rows(slice(start, start + _ROWS_AT_ONCE)).reshape(-1, _columns(stored.shape))).max(
+                axis=0
+            )
+            for start in range(0, stored.shape[0], _ROWS_AT_ONCE)
+        ]
+        result: Floats = np.maximum.reduce(largest)
+        return result
+
+
+def _rounded_product(linear: LinearFormat) -> smoothing.RoundedProduct | None:
+    """What a format makes of a product, in numpy."""
+    if isinstance(linear, Int8Format):
+        reduce_range = linear.reduce_range
+        return lambda w, x: int8.product(x, int8.quantize_weight(w, reduce_range=reduce_range))
+    if isinstance(linear, QdqFormat):
+        return static_int8.product
+    if isinstance(linear, Nf4Format):
+        return lambda w, x: x @ nf4.dequantize(nf4.quantize(w)).T
+    if isinstance(linear, BlockFormat):
+        bits, block = linear.bits, linear.block
+        return lambda w, x: x @ blockwise.dequantize(blockwise.quantize(w, bits=bits, block=block)).T
+    return None
+
+
+def _input_of(weight: str) -> str:
+    """A name for the input of a layer: equal where layers are given the same."""
+    layer = weight.removesuffix(".weight")
+    for end, shared in _SHARED_INPUTS.items():
+        if layer.endswith(end):
+            return layer.removesuffix(end) + shared
+    return layer
+
+
+def _columns(shape: tuple[int, ...]) -> int:
+    return int(np.prod(shape[1:], dtype=np.int64))
