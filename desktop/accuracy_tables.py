@@ -10,6 +10,7 @@ from .text import count, duration, home_relative, printable, size
 
 if TYPE_CHECKING:
     from qvl_local.quant.accuracy.report import BundleReport, Figure, Report, Row
+    from qvl_local.runtime.model.bundle import Manifest
     from rich.console import Console
     from rich.table import Table
 
@@ -45,6 +46,28 @@ def print_accuracy(report: Report, target: Path | None = None, *, console: Conso
     if target is not None:
         console.print(f"Written to {home_relative(str(target))}: accuracy.json, accuracy.svg, accuracy.md")
     console.print(f"Measured in {duration(report.seconds)}.", style="dim")
+
+
+def accuracy_facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """What a bundle's own report says of its first rows, for a list of facts; empty without a report."""
+    written = manifest.accuracy
+    if not written:
+        return []
+    first = written["rows"][0]
+    questions = sum(dataset["questions"] for dataset in written["datasets"])
+    facts = []
+    for row in written["rows"]:
+        if (row["dims"], row["vectors"]) == (first["dims"], first["vectors"]):
+            figure = row["figures"]["ndcg@10"]
+            facts.append(
+                (
+                    "reranked" if row["rerank"] else "accuracy",
+                    f"nDCG@10 {figure['value']:.3f}, {figure['change']:+.4f} against "
+                    f"{written['reference']['label']} ({figure['change_low']:+.4f} to "
+                    f"{figure['change_high']:+.4f}) over {count(questions, 'question')}",
+                )
+            )
+    return facts
 
 
 def _bundle_table(report: Report) -> Table:

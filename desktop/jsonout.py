@@ -109,6 +109,7 @@ def exported(bundle: Bundle, seconds: float) -> Json:
         **({} if manifest.adapters is None else {"adapters": asdict(manifest.adapters)}),
         **({} if manifest.layout_reason is None else {"layout_reason": manifest.layout_reason}),
         "parity": [asdict(figure) for figure in manifest.parity],
+        **({"accuracy": manifest.accuracy} if manifest.accuracy else {}),
         "bytes": sum(record.size for record in manifest.files.values()),
         "seconds": round(seconds, 3),
     }

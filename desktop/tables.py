@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from .accuracy_tables import accuracy_facts
 from .console import path_text, print_table, stdout_console
 from .text import clock, count, duration, home_relative, printable, size
 
@@ -140,7 +141,7 @@ def print_exported(bundle: Bundle, seconds: float, *, console: Console | None = 
             for figure in manifest.parity
         ),
     ]
-    print_facts(facts, console=console)
+    print_facts([*facts, *accuracy_facts(manifest)], console=console)
 
 
 def _layout(manifest: Manifest) -> str:

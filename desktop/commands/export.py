@@ -70,6 +70,18 @@ def export(
             "ones whose difference is small.",
         ),
     ] = "auto",
+    report: Annotated[
+        bool | None,
+        typer.Option(
+            "--report/--no-report",
+            help="Measure what the export cost, for card and manifest. [default: with --data, and for tiny "
+            "at less than fp32]",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DIR", help="What the report asks: see `bench accuracy`."),
+    ] = None,
     as_json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -83,10 +95,12 @@ def export(
     if not output.strip():
         raise InputError("-o: is empty. Name a folder for the bundle.")
     folder = paths.absolute(output)
+    questions = None if data is None else _data_folder(data, report)
 
     from qvl_local.export.layout import known_layout
     from qvl_local.export.pipeline import export_bundle
     from qvl_local.export.recipe import Recipe
+    from qvl_local.export.report import report_bundle, wants_report
     from qvl_local.runtime.model.bundle import open_bundle
 
     from ..progress import progress_view
@@ -102,7 +116,9 @@ def export(
     with progress_view() as view:
         sources = sources_of(models, view.model)
         export_bundle(sources, folder, recipe=recipe, layout=decoders, progress=view.model)
-    bundle = open_bundle(folder)
+        bundle = open_bundle(folder)
+        if wants_report(bundle) if report is None and questions is None else report is not False:
+            bundle = report_bundle(folder, data=questions, progress=view.model)
     seconds = time.monotonic() - start
 
     if as_json:
@@ -113,6 +129,16 @@ def export(
         print_exported(bundle, seconds)
 
 
+def _data_folder(name: str, report: bool | None) -> Path:
+    """The folder of `--data`, which is of no use without a report."""
+    if report is False:
+        raise InputError("--data and --no-report: give one of them.")
+    folder = paths.absolute(name)
+    if not name.strip() or not folder.is_dir():
+        raise InputError(f"--data {name}: no such folder. Give one with queries.jsonl and media, or photos.")
+    return folder
+
+
 def sources_of(models: Sequence[str], progress: Callable[[str, float], None]) -> dict[Role, Checkpoint]:
     """The checkpoints by role: the pair that one name stands for, or two named one by one, in any order."""
     from qvl_local.runtime.model.resolve import find_checkpoints
@@ -120,7 +146,7 @@ def sources_of(models: Sequence[str], progress: Callable[[str, float], None]) ->
     if len(models) == 1:
         return find_checkpoints(models[0], progress=progress)
     (first, one), (second, other) = (
-        _own(model, find_checkpoints(model, progress=progress)) for model in models
+        _own(model, find_checkpoints(model, pair=False, progress=progress)) for model in models
     )
     if first == second == "reranker":
         raise InputError(f"MODEL: {models[0]} and {models[1]} are both rerankers. Give one embedder.")

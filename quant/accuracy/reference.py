@@ -82,8 +82,10 @@ def _checkpoint(bundle: Bundle, role: Role, part: Part, progress: Progress | Non
     """The checkpoint that a part was made of."""
     name = part.source.name
     model = TINY if name == _tiny_name(role) else name
+    if part.source.revision is not None and "@" not in name and not Path(name).expanduser().exists():
+        model = f"{name}@{part.source.revision}"
     try:
-        found = find_checkpoints(model, progress=progress)
+        found = find_checkpoints(model, pair=False, progress=progress)
     except ModelNotFoundError:
         raise InputError(
             f"{bundle.path}: its {role} was made of {name}, which is not there any more. {_NAME_IT}"

@@ -68,8 +68,8 @@ class WorldSize:
 
 
 FULL = WorldSize()
-# For the report that an export makes by itself: half a minute for a small model.
-BRIEF = WorldSize(images=120, image_questions=40, families=0, family_questions=0, clips=0, clip_questions=0)
+# For the report that an export makes by itself: half a minute for a small model on a calm machine.
+BRIEF = WorldSize(images=60, image_questions=24, families=0, family_questions=0, clips=0, clip_questions=0)
 
 
 def world_datasets(size: WorldSize = FULL, *, progress: Drawn | None = None) -> tuple[Dataset, ...]:

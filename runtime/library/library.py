@@ -245,7 +245,7 @@ class Library:
             rerank: whether the reranker reads the best hits once more, together with the query.
             rerank_top: how many it reads.
             dims: compare so many leading components only (MRL). Vectors are kept at full width, so nothing
-                is embedded anew. None is the width that the model serves.
+                is embedded anew. None is the full width.
 
         Raises:
             InputError: neither words nor picture, a text of more than 10,000 characters, a limit below 1, or
@@ -297,7 +297,7 @@ class Library:
     ) -> SearchResult:
         """Find what resembles a photo or video.
 
-        One that is in the library costs no model run and is left out; `dims` None is then the full width.
+        One that is in the library costs no model run and is left out.
 
         Raises:
             InputError: a width that the model does not have.
@@ -484,7 +484,7 @@ class Library:
         self._check_space(space, embedder)
         if top:
             self._begin_loading_reranker()
-        (vector,) = embedder.embed([given], dims=dims)
+        (vector,) = embedder.embed([given], dims=embedder.max_dims if dims is None else dims)
         done = time.perf_counter()
         timings = {"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000}
         return find(store, vector, limit=limit, filters=filters, top=top, query=query, timings_ms=timings)

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from qvl_local.desktop.cli import run
 from qvl_local.quant.accuracy.card import BEGIN
+from qvl_local.quant.accuracy.world import WorldSize
 from qvl_local.runtime.model.bundle import open_bundle
 from qvl_local.runtime.model.image import read_image
 from qvl_local.runtime.world.demo import make_sample_library
@@ -24,7 +25,7 @@ QUICK = ("--limit", "2", "--dims", "256,64", "--vectors", "binary,float32")
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bench") / "fp16"
-    assert run(["export", "tiny", "--precision", "fp16", "-o", str(folder)]) == 0
+    assert run(["export", "tiny", "--precision", "fp16", "--no-report", "-o", str(folder)]) == 0
     return folder
 
 
@@ -167,6 +168,35 @@ def test_own_questions_and_a_broken_file(bench: Any, bundle: Path, photos: Path,
     (folder / "queries.jsonl").write_text(text + '{"id": "words", "text": "x"}\n', encoding="utf-8")
     error = bench(str(bundle), "--data", str(folder), "--against", str(bundle), status=2)["error"]
     assert "queries.jsonl, line 3" in error["message"]
+
+
+def test_an_export_measures_what_it_cost(
+    bench: Any, cli: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = WorldSize(images=8, image_questions=2, families=0, family_questions=0, clips=0, clip_questions=0)
+    monkeypatch.setattr("qvl_local.export.report.BRIEF", few)
+    folder = str(tmp_path / "bundle")
+    # Small and less than fp32: measured without being asked.
+    printed = cli_json("export", "tiny", "--precision", "fp16", "--dims", "64", "-o", folder)
+    report = printed["accuracy"]
+    assert report["reference"]["label"] == "fp32"
+    assert [(d["name"], d["questions"]) for d in report["datasets"]] == [("images", 2)]
+    assert {row["dims"] for row in report["rows"]} == {64}
+    assert BEGIN in (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert cli_json("verify", folder)["ok"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--data", "/nowhere"], "/nowhere"),
+        (["--data", ".", "--no-report"], "--no-report"),
+    ],
+)
+def test_wrong_usage_of_a_report(cli_json: Any, tmp_path: Path, arguments: list[str], says: str) -> None:
+    error = cli_json("export", "tiny", *arguments, "-o", str(tmp_path / "bundle"), status=2)["error"]
+    assert says in error["message"]
+    assert not (tmp_path / "bundle").exists()
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_export_says_how_the_decoders_are_laid_out(
     place: Path, cli_json: Any, options: list[str], layout: str
 ) -> None:
     bundle = place / layout
-    printed = cli_json("export", "tiny", "--precision", "int8", *options, "-o", str(bundle))
+    printed = cli_json("export", "tiny", "--precision", "int8", *options, "--no-report", "-o", str(bundle))
     assert printed["layout"] == layout
     assert ("adapters" in printed) == (layout == "shared")
     assert (bundle / "onnx" / "decoder_int8.onnx").is_file() == (layout == "shared")
