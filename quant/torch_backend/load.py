@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from .memory import first_line, is_out_of_memory
 from .weights import EMBEDDINGS, HEAD, MappedWeights
 
 Quantization = Literal["nf4", "int8"]
+
+# transformers changes torch's default type, and how modules are made, for the whole process while it loads.
+_loading = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ def load_towers(folder: Path, weights: MappedWeights, *, precision: str, device:
     transformers = import_module("transformers")  # untyped, and its types would change with every version
     chosen = weight_format(precision, device)
     try:
-        with _quiet():
+        with _loading, _quiet():
             # The weights come by name, not by folder, where names may have another dress than transformers
             # expects: what it could not place it would leave random, with no more than a warning.
             model, report = transformers.Qwen3VLForConditionalGeneration.from_pretrained(

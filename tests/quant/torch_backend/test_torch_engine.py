@@ -6,6 +6,7 @@ import importlib.util
 import json
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,18 @@ def test_unloading_gives_the_weights_back_and_the_next_use_loads_again(tiny: dic
     assert engine.decoder() is first
     engine.unload()
     assert engine.decoder() is not first
+
+
+def test_models_load_in_several_threads_at_once(torch_embedder: Embedder) -> None:
+    """As a search does: the reranker loads while the embedder works."""
+    query: dict[str, Any] = {"text": "two dogs"}
+    expected = torch_embedder.embed([query])
+    embedders = [Embedder.open("tiny", backend="torch", precision=p) for p in ("fp32", "fp32", "fp16", "nf4")]
+    with ThreadPoolExecutor(4) as threads:
+        vectors = list(threads.map(lambda embedder: embedder.embed([query]), embedders))
+    for vector, largest in zip(vectors, (1e-5, 1e-5, 1e-2, 0.2), strict=True):
+        assert np.abs(vector - expected).max() <= largest
+    assert torch.get_default_dtype() == torch.float32
 
 
 # ---- the library and the command line ----
