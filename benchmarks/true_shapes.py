@@ -124,6 +124,8 @@ def _allow_pixels(path: Path, tokens: int) -> None:
 def config(shape: Shape) -> dict[str, Any]:
     """config.json: qvl-tiny's, resized."""
     raw: dict[str, Any] = json.loads((TINY / "embedding" / "config.json").read_text(encoding="utf-8"))
+    half = shape.head_dim // 2
+    side = half * 20 // 64  # 24, 20, 20 of 64
     raw["tie_word_embeddings"] = shape.tied
     raw["text_config"] |= {
         "hidden_size": shape.hidden,
@@ -136,7 +138,11 @@ def config(shape: Shape) -> dict[str, Any]:
         "rope_theta": 5_000_000,
         "tie_word_embeddings": shape.tied,
         "max_position_embeddings": 262_144,
-        "rope_scaling": {"mrope_interleaved": True, "mrope_section": [24, 20, 20], "rope_type": "default"},
+        "rope_scaling": {
+            "mrope_interleaved": True,
+            "mrope_section": [half - 2 * side, side, side],
+            "rope_type": "default",
+        },
     }
     raw["vision_config"] |= {
         "hidden_size": shape.vision_hidden,
