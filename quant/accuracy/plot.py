@@ -16,7 +16,7 @@ from .gate import METRIC
 from .report import BundleReport, Report, Row
 from .vectors import Vectors
 
-WIDTH, HEIGHT = 980, 430
+WIDTH, HEIGHT = 980, 450
 _PANEL_WIDTH, _PANEL_HEIGHT = 380, 280
 _TOP = 70
 _LEFTS = (70, 560)
@@ -213,17 +213,21 @@ def _mark(point: _Point, x: float, y: float) -> str:
 
 
 def _legend(report: Report) -> list[str]:
+    """Names of bundles and what filled marks mean, in as many lines as they take."""
+    entries = [
+        (bundle.subject.label, colour, colour)
+        for bundle, colour in zip(report.bundles, _cycle(len(report.bundles)))
+    ]
+    entries += [("reranked", "#777777", "#777777"), ("embedder alone", "#ffffff", "#777777")]
     parts = []
-    x = float(_LEFTS[0])
-    y = HEIGHT - 16
-    for bundle, colour in zip(report.bundles, _cycle(len(report.bundles))):
-        parts.append(f'<circle cx="{x + 5:.1f}" cy="{y - 4}" r="4.5" fill="{colour}"/>')
-        parts.append(f'<text x="{x + 15:.1f}" y="{y}">{escape(bundle.subject.label)}</text>')
-        x += 30 + 7 * len(bundle.subject.label)
-    for text, fill in (("reranked", "#777777"), ("embedder alone", "#ffffff")):
-        parts.append(f'<circle cx="{x + 5:.1f}" cy="{y - 4}" r="4.5" fill="{fill}" stroke="#777777"/>')
-        parts.append(f'<text x="{x + 15:.1f}" y="{y}">{text}</text>')
-        x += 30 + 7 * len(text)
+    x, y = float(_LEFTS[0]), _TOP + _PANEL_HEIGHT + 62
+    for text, fill, stroke in entries:
+        width = 30 + 7 * len(text)
+        if x + width > WIDTH and x > _LEFTS[0]:
+            x, y = float(_LEFTS[0]), y + 18
+        parts.append(f'<circle cx="{x + 5:.1f}" cy="{y - 4}" r="4.5" fill="{fill}" stroke="{stroke}"/>')
+        parts.append(f'<text x="{x + 15:.1f}" y="{y}">{escape(text)}</text>')
+        x += width
     return parts
 
 

@@ -67,7 +67,10 @@ def same_sources(one: Bundle, other: Bundle) -> bool:
 
 def is_tiny(bundle: Bundle) -> bool:
     """Whether a bundle was made of the pair that comes with the package, whose world the sample world is."""
-    tiny = {role: found.path.resolve() for role, found in find_checkpoints(TINY).items()}
+    try:
+        tiny = {role: found.path.resolve() for role, found in find_checkpoints(TINY).items()}
+    except ModelNotFoundError:
+        return False
     return all(
         part.source.name == _tiny_name(role) or Path(part.source.name).resolve() == tiny.get(role)
         for role, part in bundle.manifest.parts.items()

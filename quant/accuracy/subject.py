@@ -12,16 +12,17 @@ from .report import Subject
 
 
 def describe(bundles: Sequence[Bundle]) -> list[Subject]:
-    """One subject a bundle, in order. Bundles of one precision are told apart by their folders' names."""
-    labels = [_label(bundle) for bundle in bundles]
+    """One subject a bundle, in order, named by its decoders' precision and by what tells it from others."""
+    labels = [_precision(bundle) for bundle in bundles]
+    for fact in (_vision, _layout, _folder):
+        doubled = {label for label, count in Counter(labels).items() if count > 1}
+        labels = [
+            f"{label} {fact(bundle)}".rstrip() if label in doubled else label
+            for label, bundle in zip(labels, bundles, strict=True)
+        ]
     doubled = {label for label, count in Counter(labels).items() if count > 1}
-    named = [
-        f"{label} ({bundle.path.name})" if label in doubled else label
-        for label, bundle in zip(labels, bundles)
-    ]
-    again = {label for label, count in Counter(named).items() if count > 1}
-    named = [f"{label} {number}" if label in again else label for number, label in enumerate(named, start=1)]
-    return [_subject(bundle, label) for bundle, label in zip(bundles, named, strict=True)]
+    labels = [f"{label} {number}" if label in doubled else label for number, label in enumerate(labels, 1)]
+    return [_subject(bundle, label) for bundle, label in zip(bundles, labels, strict=True)]
 
 
 def width_of(bundle: Bundle) -> int:
@@ -42,15 +43,25 @@ def _subject(bundle: Bundle, label: str) -> Subject:
     )
 
 
-def _label(bundle: Bundle) -> str:
-    """ "int8", "nf4 with fp16 vision", "int8 at 128": what differs from one bundle to the next."""
-    parts = bundle.manifest.parts.values()
-    decoder = "/".join(dict.fromkeys(part.decoder_precision for part in parts))
-    vision = "/".join(dict.fromkeys(part.vision_precision for part in parts))
-    text = decoder if vision == decoder else f"{decoder} with {vision} vision"
+def _precision(bundle: Bundle) -> str:
+    """ "int8", "fp32 portable", "nf4 at 128"."""
+    text = "/".join(dict.fromkeys(part.decoder_precision for part in bundle.manifest.parts.values()))
     if bundle.manifest.flavour != "ort":
         text += f" {bundle.manifest.flavour}"
-    if bundle.manifest.layout != "separate":
-        text += f" {bundle.manifest.layout}"
     embedder = bundle.part("embedder")
     return text if embedder.dims == embedder.table.columns else f"{text} at {embedder.dims}"
+
+
+def _vision(bundle: Bundle) -> str:
+    parts = bundle.manifest.parts.values()
+    if all(part.vision_precision == part.decoder_precision for part in parts):
+        return ""
+    return f"with {'/'.join(dict.fromkeys(part.vision_precision for part in parts))} vision"
+
+
+def _layout(bundle: Bundle) -> str:
+    return "" if bundle.manifest.layout == "separate" else bundle.manifest.layout
+
+
+def _folder(bundle: Bundle) -> str:
+    return f"({bundle.path.name})"

@@ -17,9 +17,11 @@ from qvl_local.quant.accuracy.matrix import Matrix, agreement
 from qvl_local.quant.accuracy.measured import RERANKED, Cost, GalleryRun, Measured, default_dims
 from qvl_local.quant.accuracy.plot import plot
 from qvl_local.quant.accuracy.report import BundleReport, GalleryFacts, Report, Row, Subject, report_object
+from qvl_local.quant.accuracy.subject import describe
 from qvl_local.runtime.errors import InputError
 from qvl_local.runtime.library.fusion import fuse
 from qvl_local.runtime.library.records import Candidate
+from qvl_local.runtime.model.bundle import Bundle, FileRecord, Layout, Manifest, Part, Source, Table
 
 WIDTH, DOCUMENTS, QUESTIONS = 128, 60, 12
 WEIGHT = 15.0
@@ -243,3 +245,22 @@ def test_the_plot_is_well_formed_and_inside_its_frame(report: Report, tmp_path: 
     circles = [element for element in root.iter() if element.tag.endswith("circle")]
     # Four headline rows, four float32 vectors, four in the legend.
     assert len(circles) == 4 + 4 + 4
+
+
+def test_bundles_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
+    def bundle(folder: str, *, vision: str = "nf4", layout: Layout = "separate", dims: int = 256) -> Bundle:
+        table = Table("t.bin", "float16", 10, 256)
+        part = Part(Source("tiny", None, ""), ".", "v.onnx", "d.onnx", table, vision, "nf4", dims)
+        manifest = Manifest("ort", "test", {"embedder": part}, {"t.bin": FileRecord(7, "")}, layout=layout)
+        return Bundle(tmp_path / folder, manifest)
+
+    def labels(*bundles: Bundle) -> list[str]:
+        return [subject.label for subject in describe(bundles)]
+
+    plain, coloured, shared = bundle("a"), bundle("b", vision="fp16"), bundle("c", layout="shared")
+    assert labels(coloured) == labels(shared) == ["nf4"]
+    assert labels(plain, coloured) == ["nf4", "nf4 with fp16 vision"]
+    assert labels(plain, shared, coloured) == ["nf4", "nf4 shared", "nf4 with fp16 vision"]
+    assert labels(plain, bundle("d")) == ["nf4 (a)", "nf4 (d)"]
+    assert labels(plain, bundle("x/a")) == ["nf4 (a) 1", "nf4 (a) 2"]
+    assert labels(plain, bundle("e", dims=64)) == ["nf4", "nf4 at 64"]
