@@ -266,7 +266,8 @@ def _layer_tensors(shape: Shape, layer: int) -> Iterator[_Tensor]:
 def _shared_tensors(shape: Shape) -> Iterator[_Tensor]:
     """Token table, head, last norm and vision tower."""
     width, inner = shape.hidden, shape.vision_hidden
-    yield _Tensor("model.language_model.embed_tokens.weight", (shape.vocabulary, width), 0.5)
+    # As small as trained ones: a tied table is the reranker's head too, whose scores must not saturate.
+    yield _Tensor("model.language_model.embed_tokens.weight", (shape.vocabulary, width), 1 / 64)
     if not shape.tied:
         yield _matrix("lm_head.weight", shape.vocabulary, width)
     yield _Tensor("model.language_model.norm.weight", (width,), 0.1, centre=1.0)
