@@ -117,6 +117,7 @@ class Matrix:
         for number, (dataset, ranking) in enumerate(zip(self._datasets, rankings, strict=True)):
             if dataset.labels == "reference":
                 grades = answers_of(self._reference[rerank][number].order, len(dataset.documents))
+                grades[self._hidden[number]] = 0
             else:
                 grades = dataset.grades()
             values.append(per_question(ranking.order, grades))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from qvl_local.runtime.errors import InputError, ModelNotFoundError
+from qvl_local.runtime.errors import InputError, ModelError, ModelNotFoundError
 from qvl_local.runtime.model.bundle import Bundle, Part, Role
 from qvl_local.runtime.model.resolve import TINY, Checkpoint, export_once, find_checkpoints
 
@@ -39,8 +39,8 @@ def default_reference(bundle: Bundle, *, progress: Progress | None = None) -> Bu
     """fp32 of what `bundle` was made of, exported into the cache unless it is there.
 
     Raises:
-        InputError: the checkpoints are not to be found any more, or have changed since.
-        ModelError: they cannot be fetched or exported.
+        InputError: the checkpoints have changed since.
+        ModelError: they are not to be found any more, or cannot be fetched or exported.
     """
     checkpoints = {
         role: _checkpoint(bundle, role, part, progress)
@@ -89,10 +89,11 @@ def _checkpoint(bundle: Bundle, role: Role, part: Part, progress: Progress | Non
         model = f"{name}@{part.source.revision}"
     try:
         found = find_checkpoints(model, pair=False, progress=progress)
-    except ModelNotFoundError:
-        raise InputError(
-            f"{bundle.path}: its {role} was made of {name}, which is not there any more. {_NAME_IT}"
-        ) from None
+    except ModelError as error:
+        raise ModelError(
+            f"{bundle.path}: its {role} was made of {name}, which is needed again to compare with, but: "
+            f"{error} {_NAME_IT}"
+        ) from error
     for checkpoint in found.values():
         if checkpoint.name == name or str(checkpoint.path) == name:
             return checkpoint
