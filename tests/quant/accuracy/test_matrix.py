@@ -209,6 +209,11 @@ def test_the_gate_says_which_figure_fell_by_how_much(report: Report) -> None:
     assert f"fell by {failed.drop:.4f}" in failed.text
     assert "which excludes zero" in failed.text
     assert check_drop(report.bundles, max_drop=1.0).ok
+    # Models of other widths share no cosine, but are held to the same.
+    stranger = replace(report.bundles[1], agreement=None)
+    assert not check_drop([report.bundles[0], stranger], max_drop=0.02).ok
+    (alone, _) = check_drop(report.bundles[:1], max_drop=0).checks
+    assert (alone.drop, alone.ok) == (0, True)
     with pytest.raises(InputError, match="max-drop"):
         check_drop(report.bundles, max_drop=1.5)
 
