@@ -85,8 +85,8 @@ def bench(
 ) -> None:
     """Measure how well bundles find things, and what quantization cost.
 
-    Every bundle is searched with at every width, with every kind of vector, with and without reranking, and
-    compared with the reference, question by question. Exit status 1 when --max-drop is exceeded.
+    Every bundle is tried at every width, with every kind of vector, with and without reranking, and compared
+    with the reference, question by question. Exit status 1 when --max-drop is exceeded.
     """
     folders = [_bundle_folder(name, "BUNDLE") for name in bundles]
     widths = None if dims is None else _widths(dims)
@@ -136,18 +136,19 @@ def bench(
 def _datasets(
     bundles: Sequence[Bundle], data: str | None, limit: int | None, view: View
 ) -> Sequence[Dataset]:
-    """The user's folder, or the sample world: with its exact answers for qvl-tiny, which was made for it."""
+    """The user's folder, or the sample world: all of it with exact answers for qvl-tiny, made for it, a little
+    for models a thousand times as large.
+    """
     from qvl_local.quant.accuracy.folder import read_dataset
     from qvl_local.quant.accuracy.reference import is_tiny
-    from qvl_local.quant.accuracy.world import FULL, world_datasets
+    from qvl_local.quant.accuracy.world import BRIEF, FULL, world_datasets
 
     if data is not None:
         return [read_dataset(paths.absolute(data), limit=limit)]
-    size = FULL if limit is None else FULL.limited(limit)
-    datasets = world_datasets(size, progress=view.files)
-    if all(is_tiny(bundle) for bundle in bundles):
-        return datasets
-    return [dataset.by_reference() for dataset in datasets]
+    tiny = all(is_tiny(bundle) for bundle in bundles)
+    size = FULL if tiny else BRIEF
+    datasets = world_datasets(size if limit is None else FULL.limited(limit), progress=view.files)
+    return datasets if tiny else [dataset.by_reference() for dataset in datasets]
 
 
 def _write(report: Report, printed: jsonout.Json, folder: Path) -> None:
