@@ -136,8 +136,10 @@ def bench(
 def _datasets(
     bundles: Sequence[Bundle], data: str | None, limit: int | None, view: View
 ) -> Sequence[Dataset]:
-    """The user's folder, or the sample world: all of it with exact answers for qvl-tiny, made for it, a little
-    for models a thousand times as large.
+    """The user's folder, or the sample world.
+
+    All of it and its exact answers for qvl-tiny, which was made for it; a little for models that are a
+    thousand times as large, and what the reference finds.
     """
     from qvl_local.quant.accuracy.folder import read_dataset
     from qvl_local.quant.accuracy.reference import is_tiny
