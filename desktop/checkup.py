@@ -15,7 +15,7 @@ from qvl_local.runtime.errors import QvlError
 from qvl_local.runtime.model.planner import Workload
 
 from .machine import Machine, can_write, free_bytes, read_machine
-from .plans import ModelPlan, plan_models
+from .plans import ModelPlan, is_at_hand, plan_models
 from .settings import Settings, qvl_version
 
 # Below this an index of some ten thousand photos may not fit.
@@ -91,7 +91,7 @@ def check(settings: Settings, workload: Workload) -> Checkup:
     machine = read_machine()
     photo, trouble = None, None
     try:
-        photo = _photo_cost(settings.model or "tiny", models)
+        photo = _photo_cost(settings.model or "tiny")
     except QvlError as error:
         trouble = str(error)
     return Checkup(
@@ -161,13 +161,17 @@ def _models() -> Iterator[ModelAtHand]:
     yield ModelAtHand(TINY, "included")
     hub = Hub.of_this_machine()
     for name, repository in NAMES.items():
-        held = hub.held(Reference(repository))
-        yield ModelAtHand(name, "downloaded" if held is not None else "not downloaded")
+        pair = repository, repository.replace("Embedding", "Reranker")
+        held = all(hub.held(Reference(one)) for one in pair)
+        yield ModelAtHand(name, "downloaded" if held else "not downloaded")
 
 
-def _photo_cost(model: str, models: tuple[ModelAtHand, ...]) -> PhotoCost | None:
-    """Time the embedding of one synthetic photo, decoded already; None when the model would be downloaded."""
-    if any(known.name == model.lower() and known.state == "not downloaded" for known in models):
+def _photo_cost(model: str) -> PhotoCost | None:
+    """Time the embedding of one synthetic photo, decoded already; None when the model is not ready for it.
+
+    It is not when it would have to be downloaded, or exported at length.
+    """
+    if not is_at_hand(model):
         return None
     from PIL import Image
     from qvl_local.runtime import Embedder

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qvl_local.runtime.errors import QvlError
 from qvl_local.runtime.hardware import first_gpu
@@ -16,6 +17,7 @@ from qvl_local.runtime.model.planner import (
     Budget,
     Plan,
     Workload,
+    is_small,
     plans,
     published_config,
     recommend,
@@ -23,6 +25,10 @@ from qvl_local.runtime.model.planner import (
 
 from .machine import Machine
 from .text import count, size
+
+if TYPE_CHECKING:
+    from qvl_local.runtime.model.bundle import Role
+    from qvl_local.runtime.model.resolve import Checkpoint
 
 LAYOUT_WORDS = {"separate": "two decoders", "shared": "one decoder, adapters"}
 PLACE_WORDS = {"cpu": "CPU", "cuda": "GPU"}
@@ -110,21 +116,46 @@ def _photos(workload: Workload) -> str:
     return f"{count(workload.photos, 'photo')} of {workload.tokens:,} tokens"
 
 
+def is_at_hand(model: str) -> bool:
+    """Whether a model opens without a download and without a long export; True for what is unknown."""
+    from qvl_local.runtime.model.resolve import is_exported
+
+    try:
+        checkpoints = _held(model)
+        if checkpoints is None or not checkpoints:
+            return checkpoints is None
+        config = load_config(next(iter(checkpoints.values())).path)
+        return is_small(config) or is_exported(checkpoints)
+    except QvlError:  # opening it says why
+        return True
+
+
 def _shapes(model: str) -> ModelConfig | None:
     """A model's shapes, if they can be had without a download."""
     from qvl_local.runtime.model.bundle import MANIFEST
-    from qvl_local.runtime.model.hub import Hub, Reference
-    from qvl_local.runtime.model.resolve import NAMES, TINY, find_checkpoints
 
     folder = Path(model).expanduser()
-    name = model.lower()
     try:
         if (folder / MANIFEST).is_file():
             return load_config(folder)
-        if model == TINY or folder.is_dir():
-            return load_config(next(iter(find_checkpoints(model).values())).path)
-        reference = Reference.parse(NAMES.get(name, model))
-        held = None if reference is None else Hub.of_this_machine().held(reference)
-        return published_config(name) if held is None else load_config(held.path)
+        checkpoints = _held(model)
+        if checkpoints:
+            return load_config(next(iter(checkpoints.values())).path)
     except QvlError:  # said elsewhere, when the model is opened
         return None
+    return published_config(model.partition("@")[0].lower())
+
+
+def _held(model: str) -> dict[Role, Checkpoint] | None:
+    """Checkpoints on this machine; empty where they would be downloaded, None for what is no checkpoint."""
+    from qvl_local.runtime.model.bundle import MANIFEST
+    from qvl_local.runtime.model.hub import Hub
+    from qvl_local.runtime.model.resolve import find_checkpoints, reference_of
+
+    folder = Path(model).expanduser()
+    reference = None if folder.exists() else reference_of(model)
+    if reference is None:
+        return None if (folder / MANIFEST).is_file() else find_checkpoints(model)
+    if Hub.of_this_machine().held(reference) is None:
+        return {}
+    return find_checkpoints(model, offline=True)

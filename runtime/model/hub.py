@@ -267,15 +267,15 @@ class Hub:
     def _fetch(self, snapshot: Snapshot, file: HubFile) -> None:
         """One file, taken up again after interruptions as long as that brings it further."""
         partial = snapshot.blob(f"{file.digest}.incomplete")
-        got = -1
+        if _size_of(partial) > file.size:
+            partial.unlink()  # of another content: going on from there would never end well
+        got = _size_of(partial)
         while True:
-            if partial.is_file() and partial.stat().st_size > file.size:
-                partial.unlink()  # of another content: going on from there would never end well
             try:
                 self._fetch_once(snapshot, file)
                 return
             except Exception as error:
-                before, got = got, partial.stat().st_size if partial.is_file() else 0
+                before, got = got, _size_of(partial)
                 if _is_final(error) or got <= before:
                     raise self._broken_off(error, snapshot, file, got) from error
             time.sleep(_RETRY_AFTER_S)
@@ -308,8 +308,7 @@ class Hub:
         bytes_needed = 0
         names = []
         for snapshot, file in missing:
-            partial = snapshot.blob(f"{file.digest}.incomplete")
-            bytes_needed += file.size - (partial.stat().st_size if partial.is_file() else 0)
+            bytes_needed += file.size - _size_of(snapshot.blob(f"{file.digest}.incomplete"))
             names.append(snapshot.repository)
         place = next(folder for folder in (self.cache, *self.cache.absolute().parents) if folder.is_dir())
         free = shutil.disk_usage(place).free
@@ -418,6 +417,10 @@ def _is_final(error: Exception) -> bool:
     if isinstance(error, errors.LocalEntryNotFoundError):  # no answer at all
         return False
     return isinstance(error, errors.HfHubHTTPError) or getattr(error, "errno", None) is not None
+
+
+def _size_of(file: Path) -> int:
+    return file.stat().st_size if file.is_file() else 0
 
 
 def _discard(snapshot: Snapshot, file: HubFile) -> None:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -30,7 +30,7 @@ Progress = Callable[[str, float], None]
 # The exporter whose bundles ONNX Runtime runs, and the version of what it makes: raised when a new version of
 # the exporter makes other graphs of the same checkpoint, so that cached bundles are made again.
 EXPORTER = "onnx"
-RECIPE = 1
+RECIPE = 2
 
 NAMES = {
     "2b": "Qwen/Qwen3-VL-Embedding-2B",
@@ -101,7 +101,7 @@ def resolve(
 
 
 def find_checkpoints(
-    model: str | Path, *, pair: bool = True, progress: Progress | None = None
+    model: str | Path, *, pair: bool = True, offline: bool = False, progress: Progress | None = None
 ) -> dict[Role, Checkpoint]:
     """The checkpoint folders that a name stands for: a pair, or the one that there is.
 
@@ -109,6 +109,7 @@ def find_checkpoints(
         model: "tiny", "2b", "8b", a Hugging Face id, each of the last three with "@revision" or without, or
             the folder of a checkpoint, of a pair, or of a repository in the cache of huggingface_hub.
         pair: look for the sibling of what is named, too.
+        offline: take what is here and ask no network.
         progress: told a step's name and its fraction done, in [0, 1].
 
     Raises:
@@ -121,9 +122,9 @@ def find_checkpoints(
         return _tiny()
     if name.strip() and folder.is_dir():
         return _local(folder, pair=pair)
-    reference = _reference(name)
+    reference = reference_of(name)
     if reference is not None and not folder.exists():
-        return _from_hub(reference, pair=pair, progress=progress)
+        return _from_hub(reference, pair=pair, offline=offline, progress=progress)
     known = ", ".join([TINY, *NAMES])
     raise ModelNotFoundError(
         f"{name}: no such model. Give {known}, a Hugging Face id (such as {NAMES['2b']}), a checkpoint "
@@ -157,6 +158,17 @@ def export_recommended(
             if progress is not None:
                 progress(f"{precision} strays too far from this model; trying another precision", 0.0)
     return export_once(checkpoints, precision=precisions[-1], progress=progress)
+
+
+def is_exported(checkpoints: Mapping[Role, Checkpoint], *, device: Literal["cpu", "cuda"] = "cpu") -> bool:
+    """Whether the bundle that `resolve` would take is in the cache. Quick: no weights are read."""
+    if any(_remembered(_hash_memory(checkpoint.path)) is None for checkpoint in checkpoints.values()):
+        return False  # whatever was exported was hashed
+    bundles = cache_folder() / "bundles"
+    return any(
+        (bundles / _key(checkpoints, precision) / MANIFEST).is_file()
+        for precision in recommended_precisions(checkpoints, device=device)
+    )
 
 
 def recommended_precisions(
@@ -287,14 +299,14 @@ def _is_checkpoint(folder: Path) -> bool:
     return (folder / "config.json").is_file() and not (folder / MANIFEST).exists()
 
 
-def _reference(name: str) -> Reference | None:
+def reference_of(name: str) -> Reference | None:
     """What a name means on the hub: a short name or an id, with "@revision" or without."""
     short, at, revision = name.partition("@")
     return Reference.parse(NAMES.get(short.lower(), short) + at + revision)
 
 
 def _from_hub(
-    reference: Reference, *, pair: bool, progress: Progress | None = None
+    reference: Reference, *, pair: bool, offline: bool, progress: Progress | None = None
 ) -> dict[Role, Checkpoint]:
     """Find a pair in the cache of huggingface_hub, or download it. One name stands for both."""
     role = role_of(reference.repository)
@@ -305,7 +317,8 @@ def _from_hub(
         # A commit belongs to one repository; a branch or tag may exist in both.
         revision = reference.revision if reference.may_move else None
         wanted[_other(role)] = Reference(f"{owner}/{sibling}", revision)
-    found = Hub.of_this_machine().fetch(wanted, needed=role, progress=progress)
+    hub = Hub.of_this_machine()
+    found = replace(hub, offline=hub.offline or offline).fetch(wanted, needed=role, progress=progress)
     return {role: _checkpoint(snapshot) for role, snapshot in found.items()}
 
 
@@ -339,6 +352,20 @@ def _slug(checkpoints: Mapping[Role, Checkpoint]) -> str:
 
 def _content_hash(folder: Path) -> str:
     """Hash of the checkpoint's files, remembered by name, size and time so that they are read once."""
+    memory = _hash_memory(folder)
+    known = _remembered(memory)
+    if known is not None:
+        return known
+    hashes = [
+        [file.relative_to(folder).as_posix(), remembered_sha256(file)] for file in checkpoint_files(folder)
+    ]
+    digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
+    write_atomically(memory, digest)
+    return digest
+
+
+def _hash_memory(folder: Path) -> Path:
+    """Where the hash of a checkpoint's files as they are now is remembered, once it is known."""
     files = checkpoint_files(folder)
     if not files:
         raise CheckpointError(f"{folder}: holds no checkpoint files.")
@@ -347,17 +374,15 @@ def _content_hash(folder: Path) -> str:
         status = file.stat()
         facts.append((file.relative_to(folder).as_posix(), status.st_size, status.st_mtime_ns))
     stamp = hashlib.sha256(json.dumps([str(folder.resolve()), facts]).encode()).hexdigest()[:32]
-    memory = cache_folder() / "hashes" / f"{stamp}.txt"
+    return cache_folder() / "hashes" / f"{stamp}.txt"
+
+
+def _remembered(memory: Path) -> str | None:
     try:
         known = memory.read_text(encoding="ascii")
-        if re.fullmatch(r"[0-9a-f]{64}", known):
-            return known
     except (OSError, UnicodeDecodeError):
-        pass
-    hashes = [[name, remembered_sha256(folder / name)] for name, _, _ in facts]
-    digest = hashlib.sha256(json.dumps(hashes).encode()).hexdigest()
-    write_atomically(memory, digest)
-    return digest
+        return None
+    return known if re.fullmatch(r"[0-9a-f]{64}", known) else None
 
 
 def _exporter() -> Exporter:

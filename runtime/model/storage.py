@@ -41,12 +41,13 @@ def write_atomically(path: Path, text: str) -> None:
 def remembered_sha256(path: Path, *, progress: Callable[[int], None] | None = None) -> str:
     """Hex sha256 of a file; of a large one remembered by place, size and time of change: it is read once.
 
-    `progress` hears the bytes of each piece that is read, and nothing when the answer was known.
+    `progress` hears the bytes of each piece of a large file that is read, and nothing when it was known.
     """
     import hashlib
 
     real = path.resolve()
     status = real.stat()
+    is_large = status.st_size >= _WORTH_REMEMBERING
     stamp = hashlib.sha256(f"{real}\0{status.st_size}\0{status.st_mtime_ns}".encode("utf-8", "surrogatepass"))
     memory = cache_folder() / "hashes" / f"{stamp.hexdigest()[:32]}.file"
     with suppress(OSError, UnicodeDecodeError):
@@ -57,8 +58,8 @@ def remembered_sha256(path: Path, *, progress: Callable[[int], None] | None = No
     with real.open("rb") as stream:
         while piece := stream.read(_PIECE):
             sha.update(piece)
-            if progress is not None:
+            if progress is not None and is_large:
                 progress(len(piece))
-    if status.st_size >= _WORTH_REMEMBERING:
+    if is_large:
         write_atomically(memory, sha.hexdigest())
     return sha.hexdigest()

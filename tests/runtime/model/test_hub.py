@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import reset_sessions
+from qvl_local.runtime import Embedder
 from qvl_local.runtime.errors import ModelError, ModelNotFoundError
 from qvl_local.runtime.model import download_meter
 from qvl_local.runtime.model import hub as hub_module
@@ -618,3 +620,32 @@ def test_endpoint_home_and_offline_mean_what_they_mean_everywhere(
     again = ask(RERANKER, HF_HUB_OFFLINE="1")
     assert again["embedder"] == found["embedder"]
     assert again["reranker"] == found["reranker"]
+
+
+def test_a_checkpoint_from_the_hub_is_exported_and_embeds_as_the_same_one_on_the_disk(
+    fake_hub: FakeHub,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    random_checkpoint: Callable[..., Path],
+) -> None:
+    folder = random_checkpoint(layers=2, vision_depth=2, deepstack=(1,))
+    fake_hub.publish("someone/Tuned-Embedding", {file.name: file.read_bytes() for file in folder.iterdir()})
+    here = Hub(fake_hub.url, tmp_path / "cache", offline=False)
+    monkeypatch.setattr(Hub, "of_this_machine", lambda: here)
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "own"))
+    told: list[str] = []
+    embedder = Embedder.open("someone/Tuned-Embedding", progress=lambda step, _part: told.append(step))
+    source = embedder.bundle.part("embedder").source
+    assert (source.name, source.revision) == ("someone/Tuned-Embedding", COMMIT)
+    assert told[0] == "asking the hub for someone/Tuned-Embedding"
+    assert {"downloading", "reading", "writing", "checking", "finishing"} <= {
+        step.partition(" ")[0] for step in told
+    }
+    texts = [{"text": "two dogs"}, {"text": "a red boat at night"}]
+    assert np.array_equal(embedder.embed(texts), Embedder.open(folder).embed(texts))
+
+    fake_hub.asked.clear()
+    told.clear()
+    assert Embedder.open("someone/Tuned-Embedding", progress=lambda step, _part: told.append(step)).max_dims
+    assert fake_hub.asked == []
+    assert told == []

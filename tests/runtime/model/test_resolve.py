@@ -250,9 +250,9 @@ def test_the_card_and_the_shapes_decide(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     monkeypatch.setattr(resolve_module, "load_config", lambda _folder: published_config("8b"))
     tiny = find_checkpoints("tiny")
-    assert recommended_precisions(tiny, device="cuda") == ["int8-weight", "int4", "nf4"]
+    assert recommended_precisions(tiny, device="cuda") == ["int8-weight", "int4", "nf4", "fp16"]
     monkeypatch.setattr(hardware, "memory_bytes", lambda: 16_000_000_000)
-    assert recommended_precisions(tiny, device="cpu") == ["nf4"]
+    assert recommended_precisions(tiny, device="cpu") == ["nf4", "int8-weight", "int4"]
 
 
 def test_a_failed_export_leaves_nothing_behind(cache, pair):
