@@ -105,7 +105,10 @@ def check_operators(model: Model) -> None:
             f"{model.name}: is written with opset {opset}; TensorRT {TENSORRT_VERSION} reads "
             f"{OPSETS.start} to {OPSETS.stop - 1}. Export with --flavour portable."
         )
-    constants = {constant.name: constant.value for constant in model.constants}
+    constants: dict[str, np.ndarray] = {constant.name: constant.value for constant in model.constants}
+    constants |= {
+        weight.name: weight.load() for weight in model.weights if weight.name.endswith(".zero_point")
+    }
     types = {value.name: value.type for value in model.inputs}
     types |= {weight.name: weight.type for weight in model.weights}
     types |= {name: ElementType.of(value.dtype) for name, value in constants.items()}

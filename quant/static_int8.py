@@ -52,6 +52,14 @@ def dequantize_rows(packed: StaticWeight) -> NDArray[np.float32]:
     return weight
 
 
+def product(weight: NDArray[np.float32], x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """x [n, columns] -> [n, rows], both sides rounded, the input by the largest magnitude in it."""
+    step = np.float32(input_scale(float(np.abs(x).max()), np.float32))
+    codes = np.clip(np.rint(x / step), -LIMIT, LIMIT).astype(np.float32)
+    result: NDArray[np.float32] = (codes * step) @ dequantize_rows(quantize_rows(weight, np.float32)).T
+    return result
+
+
 def _rounded_up(steps: NDArray[np.float32], dtype: type[np.floating]) -> NDArray[np.floating]:
     """The smallest values of `dtype` that are not below `steps`; 1 for a step of zero."""
     nearest = steps.astype(dtype)
