@@ -23,7 +23,7 @@ from ..model.pixels import PixelBudget, fit_image_size
 from .photo import damage_named, open_photo, read_format, shrink_early
 from .previews import Previews
 from .records import Candidate, MediaItem
-from .thumbnails import DAMAGED, THUMBNAIL_SIDE, open_jpeg, split_strip
+from .thumbnails import DAMAGED, THUMBNAIL_SIDE, open_thumbnail, split_strip
 
 if TYPE_CHECKING:
     from ..model.reranker import Reranker
@@ -63,7 +63,7 @@ def _preview(thumbnail: bytes | None, budget: PixelBudget) -> NDArray[np.uint8] 
     if thumbnail is None:
         return None
     try:
-        with open_jpeg(thumbnail) as image:
+        with open_thumbnail(thumbnail) as image:
             return _fitted(image.convert("RGB"), budget)
     except DAMAGED:
         return None

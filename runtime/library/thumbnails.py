@@ -12,8 +12,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 THUMBNAIL_SIDE = 320
 """The long side of a thumbnail, in pixels."""
 
+STRIP_PIXELS = 32_000_000
+"""The most pixels of a strip: twice what the models' own limit on a video comes to."""
+
 DAMAGED = (OSError, SyntaxError, ValueError)
-"""What reading one of these pictures raises when its bytes are damaged."""
+"""What reading one of these pictures raises when its bytes are damaged, or were never ours."""
 
 _THUMBNAIL_QUALITY = 80
 _STRIP_QUALITY = 92
@@ -30,26 +33,39 @@ def make_thumbnail(image: Image.Image) -> bytes:
 def make_strip(frames: NDArray[np.uint8]) -> bytes:
     """The frames of a scene, uint8 [F, H, W, 3], one below the other in a JPEG without chroma subsampling."""
     count, height, width, _ = frames.shape
-    if count * height > _JPEG_SIDE or width > _JPEG_SIDE:
+    if count * height > _JPEG_SIDE or width > _JPEG_SIDE or count * height * width > STRIP_PIXELS:
         raise ValueError(f"{count} frames of {width}x{height} do not fit into one JPEG")
     strip = np.ascontiguousarray(frames).reshape(count * height, width, 3)
     return _jpeg(Image.fromarray(strip), _STRIP_QUALITY, "4:4:4")
 
 
-def open_jpeg(jpeg: bytes) -> Image.Image:
-    """One of our own JPEGs, upright and RGB; nothing is decoded yet.
+def open_thumbnail(jpeg: bytes) -> Image.Image:
+    """One of our own thumbnails, upright and RGB; nothing is decoded yet.
 
-    `Image.open` would first import the decoders of all common formats, which takes longer than this. Raises
-    one of `DAMAGED`, as does reading the pixels.
+    Raises one of `DAMAGED`, as does reading the pixels.
     """
-    return JpegImageFile(BytesIO(jpeg))
+    image = _open(jpeg)
+    if max(image.size) > THUMBNAIL_SIDE:
+        raise ValueError(f"a thumbnail of {image.width}x{image.height} pixels")
+    return image
 
 
 def split_strip(strip: bytes, count: int) -> NDArray[np.uint8]:
-    """The `count` frames of a strip: uint8 [F, H, W, 3]."""
-    with open_jpeg(strip) as image:
+    """The `count` frames of a strip: uint8 [F, H, W, 3]. Raises one of `DAMAGED`."""
+    with _open(strip) as image:
+        if count < 1 or image.width * image.height > STRIP_PIXELS:
+            raise ValueError(f"a strip of {count} frames and {image.width}x{image.height} pixels")
         pixels = np.asarray(image.convert("RGB"))
     return pixels.reshape(count, pixels.shape[0] // count, pixels.shape[1], 3)
+
+
+def _open(jpeg: bytes) -> Image.Image:
+    """The header of a JPEG that a decoder, which may have been taken over, made of somebody's file.
+
+    `Image.open` would first import the decoders of all common formats, which takes longer than this; but
+    then nobody else looks at the size, which decides on the memory that decoding takes.
+    """
+    return JpegImageFile(BytesIO(jpeg))
 
 
 def _jpeg(image: Image.Image, quality: int, subsampling: str) -> bytes:

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from qvl_local.runtime.library.thumbnails import make_strip, make_thumbnail, split_strip
+from qvl_local.runtime.library.thumbnails import (
+    DAMAGED,
+    STRIP_PIXELS,
+    make_strip,
+    make_thumbnail,
+    open_thumbnail,
+    split_strip,
+)
 
 
 @pytest.mark.parametrize(
@@ -38,3 +45,28 @@ def test_a_strip_gives_its_frames_back(media: Any) -> None:
 def test_frames_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="do not fit"):
         make_strip(np.zeros((70, 1000, 2, 3), np.uint8))
+    with pytest.raises(ValueError, match="do not fit"):
+        make_strip(np.zeros((11, 2000, 1500, 3), np.uint8))
+
+
+def jpeg_of(width: int, height: int) -> bytes:
+    """A small picture whose header claims another size: how it decodes does not matter."""
+    buffer = BytesIO()
+    Image.new("RGB", (16, 16)).save(buffer, "JPEG")
+    content = buffer.getvalue()
+    at = content.index(b"\xff\xc0") + 5
+    return content[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + content[at + 4 :]
+
+
+@pytest.mark.parametrize("size", [(20_000, 15_000), (321, 16), (16, 321)])
+def test_a_thumbnail_of_another_size_is_none_of_ours(size: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}"):
+        open_thumbnail(jpeg_of(*size))
+    assert open_thumbnail(jpeg_of(320, 200)).size == (320, 200)
+
+
+@pytest.mark.parametrize(("size", "count"), [((20_000, 15_000), 3), ((16, 16), 0), ((16, 16), 3)])
+def test_a_strip_of_another_size_is_none_of_ours(size: tuple[int, int], count: int) -> None:
+    with pytest.raises(DAMAGED):
+        split_strip(jpeg_of(*size), count)
+    assert STRIP_PIXELS < 20_000 * 15_000
