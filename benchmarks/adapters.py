@@ -1,20 +1,21 @@
 """One decoder with adapters against two decoders: bytes, drift and time, for both models of qvl-tiny.
 
-    python -m benchmarks.adapters [--questions 40] [--layers 4] [--smoke]
+    python -m benchmarks.adapters [--part tiny prefill] [--questions 40] [--layers 4] [--smoke]
 
 Size and drift are qvl-tiny's: every layout is exported and asked about the same held-out pictures, and drift
 is the distance from the fp32 bundle's answers. Time is that of decoders of the 2B model's width with a few
 layers of random weights, since qvl-tiny's products are too small for it: plain, shared as embedder, shared as
 reranker, and with the factors fed as inputs of every run instead of lying in the graph. All run in this
-process, in turn, several times over.
+process on one thread, in turn, several times over.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from qvl_local.runtime.world.galleries import held_out_galleries
 from qvl_local.runtime.world.queries import Style
 from qvl_local.runtime.world.render import Renderer
 
-from benchmarks.runner import record, summary
+from benchmarks.runner import RESULTS, record, summary
 from benchmarks.true_shapes import SHAPES, write_pair
 
 PRECISIONS = ("int8", "nf4")
@@ -50,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--part", nargs="+", choices=["tiny", "prefill"], help="both unless given")
     parser.add_argument("--questions", type=int, default=40)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=5)
@@ -58,13 +60,17 @@ def main() -> None:
     questions, layers, rounds = (
         (4, 1, 1) if options.smoke else (options.questions, options.layers, options.rounds)
     )
-    with tempfile.TemporaryDirectory() as folder:
-        result = {
-            "tiny": measure_tiny(Path(folder), questions),
-            "prefill": measure_prefill(Path(folder), layers, rounds),
-        }
-    if not options.smoke:
-        print(record("adapters", result))
+    parts: dict[str, Callable[[Path], Any]] = {
+        "tiny": lambda folder: measure_tiny(folder, questions),
+        "prefill": lambda folder: measure_prefill(folder, layers, rounds),
+    }
+    for name in options.part or parts:
+        with tempfile.TemporaryDirectory() as folder:
+            found = parts[name](Path(folder))
+        if not options.smoke:
+            path = RESULTS / "adapters.json"
+            known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            print(record("adapters", {**{part: known[part] for part in parts if part in known}, name: found}))
 
 
 # Size and drift
@@ -106,7 +112,7 @@ def measure_tiny(folder: Path, questions: int) -> dict[str, Any]:
                     **drifts[layout],
                 }
             )
-            print(rows[-1])
+            print(rows[-1], flush=True)
         rows[-1]["drift_of_separate"] = {
             name: round(value / drifts["separate"][name], 3)
             for name, value in drifts["shared"].items()
@@ -191,7 +197,7 @@ def measure_prefill(folder: Path, layers: int, rounds: int) -> list[dict[str, An
             fed, factors = _with_inputs(shared)
             write_model(fed, folder / "fed.onnx")
             sessions = {
-                name: OrtSession(folder / f"{name}.onnx", SessionOptions())
+                name: OrtSession(folder / f"{name}.onnx", SessionOptions(threads=1))
                 for name in ("plain", "shared", "fed")
             }
             for tokens in TOKENS:
@@ -205,7 +211,7 @@ def measure_prefill(folder: Path, layers: int, rounds: int) -> list[dict[str, An
                         **_time(sessions, factors, base, tokens, rounds),
                     }
                 )
-                print(rows[-1])
+                print(rows[-1], flush=True)
             del sessions
     return rows
 
