@@ -185,11 +185,14 @@ def test_a_library_is_indexed_and_searched_with_torch(album: Path, tmp_path: Pat
         assert {Path(hit.path).name for hit in hits} == {"0.png", "1.png", "2.png"}
         assert library.similar(album / "1.png").hits
     with Library.open(home, backend="torch", precision="bf16") as other:
-        with pytest.raises(LibraryError, match="another version, backend or precision") as caught:
+        with pytest.raises(LibraryError, match="as torch fp32/fp32, not as torch bf16/bf16") as caught:
             other.search("red")
         assert str(caught.value).endswith("--backend torch --precision bf16")
-    with Library.open(home) as onnx, pytest.raises(LibraryError, match="backend or precision"):
+    with Library.open(home, backend="onnx") as onnx, pytest.raises(LibraryError, match="not as fp32/fp32"):
         onnx.search("red")
+    with Library.open(home) as remembered:
+        again = remembered.search(image=album / "1.png", limit=3, rerank_top=2).hits
+    assert [hit.path for hit in again] == [hit.path for hit in hits]
 
 
 def test_the_command_line_takes_backend_and_precision(
@@ -202,7 +205,7 @@ def test_the_command_line_takes_backend_and_precision(
     assert run(["search", "--image", str(album / "2.png"), "--no-rerank", "-f"]) == 0
     assert len(capfd.readouterr().out.splitlines()) == 3
     assert run(["search", "red", "--backend", "onnx"]) == 1
-    assert "backend or precision" in capfd.readouterr().err
+    assert "was indexed with tiny as torch fp32/fp32" in capfd.readouterr().err
     assert (
         run(["similar", str(album / "0.png"), "--precision", "int3"]) == 0
     )  # its vector is stored: no model
