@@ -28,8 +28,8 @@ from qvl_local.runtime.world.vocabulary import Kind
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .reference import DecoderInputs, Floats, VisionInputs, run_decoder, run_vision
 
-# Enough for statistics, few enough for numpy: about 1500 tokens with the sample world's pictures.
-SCENES = 12
+# Enough for statistics, few enough for numpy: about 1000 tokens with the sample world's pictures.
+SCENES = 8
 ROWS = 256
 _VISUAL_TOKENS = 64
 _SIDE = 512
@@ -68,6 +68,17 @@ def world_examples(count: int = SCENES) -> list[Example]:
         pixels = renderer.image(scene, f"calibration-{number}", _SIDE)
         examples.append(Example(query(rng, scene).text, pixels))
     return examples
+
+
+def edge_examples() -> list[Example]:
+    """What lies at the edge of what a model is given: next to no text, noise, black and white.
+
+    Static scales clip what calibration never saw, so they have to see more than what is usual.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (_SIDE, _SIDE, 3), dtype=np.uint8)
+    flat = [np.full((_SIDE, _SIDE, 3), level, np.uint8) for level in (0, 255)]
+    images = [Example(text, image) for text, image in zip(("NULL", ".", "1 2 3"), (noise, *flat))]
+    return [*images, Example("which came first? a red car turns left")]
 
 
 def folder_examples(folder: Path, count: int = SCENES) -> list[Example]:

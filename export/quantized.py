@@ -45,16 +45,19 @@ class Int8Format:
     """int8 weights a row, uint8 activations a token; the product is summed exactly in int32.
 
     `reduce_range` keeps weights to 7 bits, for engines that add products in 16 bits on x86 without VNNI;
-    the project's own sessions ask ONNX Runtime for its exact kernel instead.
+    the project's own sessions ask ONNX Runtime for its exact kernel instead. `fine` gives activations a
+    second byte, for what rounding to the first leaves, and costs a second product: for inputs of heavy tails.
     """
 
     activation: ElementType = _FLOAT
     reduce_range: bool = False
+    fine: bool = False
 
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
         divided, read = divided_input(graph, x, weight, self.activation, at)
-        tokens, scale = graph.once("uint8 tokens", divided, lambda: self._tokens(graph, divided, at))
+        what = "uint8 tokens and rests" if self.fine else "uint8 tokens"
+        tokens, scale = graph.once(what, divided, lambda: self._tokens(graph, divided, at))
 
         def packed() -> tuple[NDArray[Any], ...]:
             quantized = int8.quantize_weight(read(), reduce_range=self.reduce_range)
@@ -66,11 +69,19 @@ class Int8Format:
         zero = graph.constant(np.uint8(int8.ZERO_POINT))
         y = graph.op("MatMulInteger", [tokens, stored, zero], at=at)
         y = graph.op("Cast", [y], {"to": int(_FLOAT)}, at=at)
+        if self.fine:
+            y, rest = graph.ops("Split", [y], {"axis": 0, "num_outputs": 2}, at=f"{at}/rest", outputs=2)
+            rest = graph.op("Mul", [rest, graph.constant(np.float32(1 / int8.REST_STEPS))], at=f"{at}/rest")
+            y = graph.op("Add", [y, rest], at=f"{at}/rest")
         y = graph.op("Mul", [graph.op("Mul", [y, scale], at=at), row_scales], at=at)
         return _cast(graph, y, _FLOAT, self.activation, at)
 
     def _tokens(self, graph: Graph, x: Value, at: str) -> tuple[Value, ...]:
-        """uint8 [..., columns] around 128, and float32 [..., 1]: `int8.quantize_tokens` as nodes."""
+        """uint8 [B, ..., columns] around 128, and float32 [B, ..., 1]: `int8.quantize_tokens` as nodes.
+
+        With `fine` the rests follow the tokens as more rows, uint8 [2 B, ..., columns]: one product does for
+        both, and the weight is used once, as ONNX Runtime's exact kernel needs it.
+        """
         at = f"{at}/tokens"
         x = _cast(graph, x, self.activation, _FLOAT, at)
         last = graph.int64(-1)
@@ -79,9 +90,15 @@ class Int8Format:
         smallest = graph.constant(np.float32(1e-10))
         largest = graph.op("Max", [highest, lowest, smallest], at=at)
         scale = graph.op("Mul", [largest, graph.constant(np.float32(1 / int8.FULL_RANGE))], at=at)
-        steps = graph.op("Round", [graph.op("Div", [x, scale], at=at)], at=at)
-        shifted = graph.op("Add", [steps, graph.constant(np.float32(int8.ZERO_POINT))], at=at)
-        return graph.op("Cast", [shifted], {"to": int(ElementType.UINT8)}, at=at), scale
+        exact = graph.op("Div", [x, scale], at=at)
+        steps = graph.op("Round", [exact], at=at)
+        if not self.fine:
+            return _unsigned(graph, steps, at), scale
+        at = f"{at}/rest"
+        rest = graph.op("Sub", [exact, steps], at=at)
+        rest = graph.op("Mul", [rest, graph.constant(np.float32(int8.REST_STEPS))], at=at)
+        rest = graph.op("Round", [rest], at=at)
+        return _unsigned(graph, graph.op("Concat", [steps, rest], {"axis": 0}, at=at), at), scale
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +185,12 @@ class HalfFormat:
             lambda: transposed(narrow(weight.read(), _HALF, weight.name)),
         )
         return graph.op("MatMul", [x, _cast(graph, stored, _HALF, _FLOAT, at)], at=at)
+
+
+def _unsigned(graph: Graph, steps: Value, at: str) -> Value:
+    """Whole numbers in [-127, 127] as uint8 around 128."""
+    shifted = graph.op("Add", [steps, graph.constant(np.float32(int8.ZERO_POINT))], at=at)
+    return graph.op("Cast", [shifted], {"to": int(ElementType.UINT8)}, at=at)
 
 
 def divided_input(

@@ -70,6 +70,12 @@ PRECISIONS: Mapping[str, PrecisionRecord] = MappingProxyType(
             table="float16",
             tolerance=Tolerance(max_abs_diff=0.1, min_cosine=0.99),
         ),
+        # Activations in two bytes: for single layers whose inputs one byte cannot hold.
+        "int8-fine": PrecisionRecord(
+            graph=Precision(_FLOAT, Int8Format(fine=True)),
+            table="float16",
+            tolerance=Tolerance(max_abs_diff=0.1, min_cosine=0.99),
+        ),
         "int8-weight": PrecisionRecord(
             graph=Precision(_FLOAT, BlockFormat(bits=8, block=128)),
             table="float16",
@@ -225,15 +231,15 @@ class Recipe:
     @property
     def tuned(self) -> tuple[Tower, ...]:
         """Towers that calibration must see: those that the recipe names, and those with static scales."""
-        static = self.flavour == "portable" and "int8" in {rule.precision for rule in self.layers}
+        static = self.has_static_scales
         towers: tuple[Tower, ...] = ("vision", "decoder")
-        return tuple(
-            tower
-            for tower in towers
-            if tower in self.calibrated
-            or static
-            or (self.flavour == "portable" and self._precision(tower) == "int8")
-        )
+        return tuple(tower for tower in towers if static or tower in self.calibrated)
+
+    @property
+    def has_static_scales(self) -> bool:
+        """Are inputs rounded with scales that calibration has to find?"""
+        names = {self.vision, self.decoder, *(rule.precision for rule in self.layers)}
+        return self.flavour == "portable" and "int8" in names
 
     @property
     def shares_decoders(self) -> bool:

@@ -148,8 +148,8 @@ class _Tuner:
 def _rounded_product(linear: LinearFormat) -> smoothing.RoundedProduct | None:
     """What a format makes of a product, in numpy."""
     if isinstance(linear, Int8Format):
-        reduce_range = linear.reduce_range
-        return lambda w, x: int8.product(x, int8.quantize_weight(w, reduce_range=reduce_range))
+        reduced, fine = linear.reduce_range, linear.fine
+        return lambda w, x: int8.product(x, int8.quantize_weight(w, reduce_range=reduced), fine=fine)
     if isinstance(linear, QdqFormat):
         return static_int8.product
     if isinstance(linear, Nf4Format):

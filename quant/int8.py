@@ -22,6 +22,9 @@ ZERO_POINT = 128
 FULL_RANGE = 127
 REDUCED_RANGE = 64
 
+# What rounding to a step leaves is at most half a step: in these it fills a second byte, -127 to 127.
+REST_STEPS = 254
+
 _SMALLEST = np.float32(1e-10)
 _ROWS_AT_ONCE = 256
 
@@ -90,10 +93,16 @@ def dequantize_tokens(packed: Uint8Tokens) -> Floats:
     return values
 
 
-def product(x: Floats, weight: Int8Weight) -> Floats:
-    """x [..., columns] -> [..., rows], both sides in 8 bits and the sum exact: the graph's arithmetic."""
+def product(x: Floats, weight: Int8Weight, *, fine: bool = False) -> Floats:
+    """x [..., columns] -> [..., rows], both sides in 8 bits and the sum exact: the graph's arithmetic.
+
+    `fine` gives what rounding leaves of the activations a second byte.
+    """
     tokens = quantize_tokens(x)
     # float64 holds sums of products of bytes exactly, and multiplies matrices faster than integers do.
-    sums = (tokens.values.astype(np.float64) - ZERO_POINT) @ weight.values.astype(np.float64).T
+    steps = tokens.values.astype(np.float64) - ZERO_POINT
+    if fine:
+        steps += np.rint((x / tokens.scale - steps) * REST_STEPS) / REST_STEPS
+    sums = steps @ weight.values.astype(np.float64).T
     result: Floats = sums.astype(np.float32) * tokens.scale * weight.scale
     return result

@@ -86,6 +86,20 @@ def test_int8_gives_each_token_its_own_scale(tmp_path: Path) -> None:
     assert np.array_equal(one[0, quiet], other[0, quiet])
 
 
+def test_a_second_byte_holds_what_the_first_cannot(tmp_path: Path) -> None:
+    w, x = matrix(32, 512), matrix(8, 512, 1).reshape(2, 4, 512)
+    x[..., 7] = 60  # one channel takes the whole range of every token
+    packed = int8.quantize_weight(w)
+    fine = run(Int8Format(fine=True), {"w": w}, x, tmp_path)["w_out"]
+    coarse = run(Int8Format(), {"w": w}, x, tmp_path)["w_out"]
+    exact = x @ int8.dequantize_weight(packed).T
+    assert np.abs(fine - exact).max() < np.abs(coarse - exact).max() / 50
+    expected = int8.product(x, packed, fine=True)
+    assert np.abs(fine - expected).max() <= 1e-4 * np.abs(expected).max()
+    flat = run(Int8Format(fine=True), {"w": w}, x[:1], tmp_path)["w_out"]
+    assert np.array_equal(flat, fine[:1])
+
+
 def test_int8_of_zeros_is_zero(tmp_path: Path) -> None:
     y = run(Int8Format(), {"w": matrix(8, 16)}, np.zeros((1, 2, 16), np.float32), tmp_path)["w_out"]
     assert np.array_equal(y, np.zeros((1, 2, 8)))

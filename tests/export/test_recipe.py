@@ -39,8 +39,8 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_every_precision_ships_as_a_recipe_of_its_name() -> None:
-    assert set(shipped_recipes()) == set(PRECISIONS)
+def test_every_precision_of_whole_models_ships_as_a_recipe_of_its_name() -> None:
+    assert set(shipped_recipes()) == set(PRECISIONS) - {"int8-fine"}
     for name in shipped_recipes():
         recipe = Recipe.of(name)
         assert recipe.decoder == name

@@ -1,0 +1,185 @@
+"""Tuning to data: outlier channels at true width, what is chosen for which layers, folders of pictures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from qvl_local.export.blocks import Precision
+from qvl_local.export.calibration import (
+    LayerInputs,
+    folder_examples,
+    observe_inputs,
+    world_examples,
+)
+from qvl_local.export.checkpoint import EMBEDDINGS, Checkpoint
+from qvl_local.export.decoder import build_decoder
+from qvl_local.export.linear import LinearFormat, Tuning
+from qvl_local.export.onnx_file import write_model
+from qvl_local.export.recipe import PRECISIONS, Recipe, is_layer
+from qvl_local.export.reference import DecoderInputs, run_decoder
+from qvl_local.export.tuning import format_of, tune
+from qvl_local.runtime.errors import InputError
+from qvl_local.runtime.model.ort_session import OrtSession, SessionOptions
+from qvl_local.runtime.model.positions import token_positions, token_rotary
+from safetensors.numpy import load_file, save_file
+
+# The 2B decoder's width, heads and MLP.
+WIDE = {
+    "hidden": 2048,
+    "heads": 16,
+    "kv_heads": 8,
+    "head_dim": 128,
+    "intermediate": 6144,
+    "layers": 2,
+    "dtype": "float16",
+}
+
+
+@pytest.fixture(scope="module")
+def outliers(random_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A checkpoint of the true width in whose activations a few channels are far larger than the others.
+
+    A norm's scale or a projection's row is large, and the columns that the channel meets are small, but not
+    as small as would undo it: so it is reported of the models' text towers.
+    """
+    folder = tmp_path_factory.mktemp("outliers")
+    shutil.copytree(random_checkpoint(**WIDE), folder, dirs_exist_ok=True)
+    tensors = {name: values.copy() for name, values in load_file(folder / "model.safetensors").items()}
+    generator = np.random.default_rng(0)
+
+    def raise_channels(source: str, readers: tuple[str, ...], size: int) -> None:
+        channels = generator.choice(size, 8, replace=False)
+        tensors[source][channels] *= np.float16(60)
+        for reader in readers:
+            tensors[reader][:, channels] *= np.float16(1 / 40)
+
+    for layer in range(2):
+        at = f"model.language_model.layers.{layer}"
+        qkv = tuple(f"{at}.self_attn.{which}_proj.weight" for which in "qkv")
+        raise_channels(f"{at}.input_layernorm.weight", qkv, 2048)
+        both = (f"{at}.mlp.gate_proj.weight", f"{at}.mlp.up_proj.weight")
+        raise_channels(f"{at}.post_attention_layernorm.weight", both, 2048)
+        raise_channels(f"{at}.mlp.up_proj.weight", (f"{at}.mlp.down_proj.weight",), 6144)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return Checkpoint(folder)
+
+
+def text_inputs(checkpoint: Checkpoint) -> DecoderInputs:
+    """A batch of three texts of random tokens."""
+    generator = np.random.default_rng(5)
+    ids = generator.integers(1, 900, (3, 24))
+    positions = np.stack([token_positions(np.zeros(24, np.bool_), []) for _ in ids], axis=1)
+    cos, sin = token_rotary(positions, checkpoint.config.text)
+    levels = len(checkpoint.config.vision.deepstack_layers)
+    deepstack = np.zeros((levels, 1, 1, checkpoint.config.text.hidden_size), np.float32)
+    return DecoderInputs(checkpoint.stored(EMBEDDINGS).rows(ids), cos, sin, deepstack, np.array([23, 11, 4]))
+
+
+def lowest_cosine(checkpoint: Checkpoint, precision: Precision, folder: Path) -> float:
+    feeds = text_inputs(checkpoint)
+    expected = run_decoder(checkpoint, [feeds])[0]
+    write_model(build_decoder(checkpoint, precision), folder / "decoder.onnx")
+    actual = OrtSession(folder / "decoder.onnx", SessionOptions(threads=1)).run(asdict(feeds))["pooled"]
+    norms = np.linalg.norm(actual, axis=-1) * np.linalg.norm(expected, axis=-1)
+    return float((np.sum(actual * expected, axis=-1) / norms).min())
+
+
+def test_int8_holds_against_outlier_channels_at_true_width(outliers: Checkpoint, tmp_path: Path) -> None:
+    recipe = Recipe.of("int8")
+    linear = recipe.graph("decoder", outliers.names()).linear
+
+    def decoder_only(weight: str) -> LinearFormat | None:
+        return format_of(linear, weight) if weight.startswith("language_model.") else None
+
+    tuning = tune(outliers, "embedder", world_examples(1), decoder_only)
+    plain = lowest_cosine(outliers, PRECISIONS["int8"].graph, tmp_path)
+    smoothed = lowest_cosine(outliers, recipe.graph("decoder", outliers.names(), tuning), tmp_path)
+    assert smoothed >= 0.999
+    assert plain < 0.99  # or the test shows nothing
+    divided = {name for name, choice in tuning.items() if choice.divisor is not None}
+    assert "language_model.layers.0.self_attn.q_proj.weight" in divided
+    assert "language_model.layers.1.mlp.down_proj.weight" in divided
+
+
+def tiny_tuning(tiny: Mapping[str, Path], precision: str) -> dict[str, Tuning]:
+    linear = PRECISIONS[precision].graph.linear
+    return tune(Checkpoint(tiny["embedder"]), "embedder", world_examples(2), lambda _: linear)
+
+
+def test_layers_of_one_input_share_its_divisor(tiny: dict[str, Path]) -> None:
+    tuning = tiny_tuning(tiny, "nf4")
+    for layer in range(4):
+        at = f"language_model.layers.{layer}"
+        q, k, v = (tuning[f"{at}.self_attn.{which}_proj.weight"] for which in "qkv")
+        assert q.group == k.group == v.group
+        assert q.divisor is k.divisor is v.divisor
+        assert tuning[f"{at}.mlp.gate_proj.weight"].divisor is tuning[f"{at}.mlp.up_proj.weight"].divisor
+        assert tuning[f"{at}.mlp.down_proj.weight"].group != q.group
+    assert any(choice.divisor is not None for choice in tuning.values())
+    assert all(choice.mean_square is not None for choice in tuning.values())
+
+
+def test_every_layer_is_observed_once_and_in_order(tiny: dict[str, Path]) -> None:
+    checkpoint = Checkpoint(tiny["reranker"])
+    seen: dict[str, LayerInputs] = {}
+    told: list[float] = []
+
+    def visit(name: str, inputs: LayerInputs) -> None:
+        assert name not in seen
+        seen[name] = inputs
+
+    observe_inputs(checkpoint, "reranker", world_examples(2), visit, rows=50, progress=told.append)
+    assert set(seen) == {name for name in checkpoint.names() if is_layer(name)}
+    assert told == sorted(told)
+    assert told[-1] == 1
+    for name, inputs in seen.items():
+        columns = int(np.prod(checkpoint.stored(name).shape[1:]))
+        assert inputs.absmax.shape == inputs.mean_square.shape == (columns,)
+        assert len(inputs.rows) <= 50
+        assert (np.abs(inputs.rows).max(axis=0) <= inputs.absmax).all()
+        assert (inputs.mean_square <= np.square(inputs.absmax) * 1.001).all()
+
+
+def test_the_same_examples_give_the_same_choice(tiny: dict[str, Path]) -> None:
+    one, other = tiny_tuning(tiny, "int8"), tiny_tuning(tiny, "int8")
+    assert one.keys() == other.keys()
+    for name, choice in one.items():
+        assert same(choice.divisor, other[name].divisor)
+
+
+def same(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> bool:
+    return (a is None and b is None) or (a is not None and b is not None and np.array_equal(a, b))
+
+
+def test_a_folder_of_pictures_calibrates(tiny: dict[str, Path], tmp_path: Path) -> None:
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (80, 120, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"photo_{number}.jpg")
+    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "photo_9.png").write_bytes(b"broken")
+    examples = folder_examples(tmp_path, 3)
+    assert [example.text for example in examples] == ["photo 0", "photo 2", "photo 4"]
+    seen: dict[str, LayerInputs] = {}
+    everything = folder_examples(tmp_path, 10)
+    observe_inputs(Checkpoint(tiny["embedder"]), "embedder", everything, seen.__setitem__)
+    assert len(seen) == 61
+
+
+def test_a_folder_without_pictures_is_refused(tiny: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="holds no picture"):
+        folder_examples(tmp_path)
+    (tmp_path / "broken.jpg").write_bytes(b"broken")
+    with pytest.raises(InputError, match="nothing to calibrate with"):
+        observe_inputs(Checkpoint(tiny["embedder"]), "embedder", folder_examples(tmp_path), lambda *_: None)
+
+
+def test_plain_recipes_are_not_tuned() -> None:
+    for name in ("fp32", "fp16", "int8-weight"):
+        assert Recipe.of(name).calibrated == ()

@@ -1,0 +1,90 @@
+"""Channel smoothing and scale search as arithmetic: nothing changes exactly, rounding gets better."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from qvl_local.quant import blockwise, int8, nf4, scale_search, smoothing
+
+
+def rounded(weight: np.ndarray, x: np.ndarray) -> np.ndarray:
+    return int8.product(x, int8.quantize_weight(weight))
+
+
+def with_outliers(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    x = generator.standard_normal((64, 256), np.float32)
+    weight = generator.standard_normal((48, 256), np.float32)
+    x[:, [3, 77, 200]] *= 80
+    weight[:, [3, 77, 200]] /= 40
+    return weight, x
+
+
+def candidates(weight: np.ndarray, x: np.ndarray) -> list[tuple[float, np.ndarray]]:
+    absmax, largest = np.abs(x).max(axis=0), np.abs(weight).max(axis=0)
+    return [
+        (strength, smoothing.outlier_divisor(absmax, largest, strength))
+        for strength in smoothing.OUTLIER_STRENGTHS
+    ]
+
+
+def test_dividing_and_multiplying_changes_nothing() -> None:
+    weight, x = with_outliers()
+    for _, divisor in candidates(weight, x):
+        assert np.allclose((x / divisor) @ (weight * divisor).T, x @ weight.T, rtol=1e-3, atol=1e-3)
+
+
+def test_outlier_channels_are_smoothed() -> None:
+    weight, x = with_outliers()
+    choice = smoothing.choose([weight], x, candidates(weight, x), rounded)
+    assert choice.divisor is not None
+    assert choice.error < choice.plain_error / 4
+    assert set(np.argsort(choice.divisor)[-3:]) == {3, 77, 200}
+
+
+def test_even_channels_are_left_alone() -> None:
+    generator = np.random.default_rng(1)
+    weight, x = (
+        generator.standard_normal((48, 256), np.float32),
+        generator.standard_normal((64, 256), np.float32),
+    )
+    choice = smoothing.choose([weight], x, candidates(weight, x), rounded)
+    assert choice.divisor is None
+    assert choice.error == choice.plain_error
+
+
+def test_a_channel_that_was_never_seen_keeps_its_size() -> None:
+    absmax = np.array([0, 1, 100, 1], np.float32)
+    divisor = smoothing.outlier_divisor(absmax, np.ones(4, np.float32), 0.5)
+    assert divisor[0] == 1
+    assert np.isfinite(divisor).all()
+    assert smoothing.salience_divisor(np.zeros(4, np.float32), 0.5).tolist() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("columns", [64, 96, 269])
+def test_searched_nf4_scales_lose_less_where_it_matters(columns: int) -> None:
+    generator = np.random.default_rng(2)
+    weight = generator.standard_t(4, (40, columns)).astype(np.float32)
+    importance = np.exp(generator.standard_normal(columns)).astype(np.float32)
+    scales = scale_search.nf4_scales(weight, importance)
+    plain, searched = nf4.quantize(weight), nf4.quantize(weight, scales=scales)
+    assert searched.absmax.shape == plain.absmax.shape
+    assert searched.nbytes == plain.nbytes
+    losses = [np.sum(np.square(nf4.dequantize(one) - weight) * importance) for one in (plain, searched)]
+    assert losses[1] < losses[0] * 0.97
+
+
+@pytest.mark.parametrize(("bits", "block", "columns"), [(4, 32, 128), (4, 64, 269), (8, 128, 256)])
+def test_searched_block_scales_lose_less(bits: blockwise.Bits, block: int, columns: int) -> None:
+    generator = np.random.default_rng(3)
+    weight = generator.standard_t(4, (40, columns)).astype(np.float32)
+    importance = np.exp(generator.standard_normal(columns)).astype(np.float32)
+    scales = scale_search.block_scales(weight, importance, bits=bits, block=block)
+    losses = [
+        np.sum(np.square(blockwise.dequantize(packed) - weight) * importance)
+        for packed in (
+            blockwise.quantize(weight, bits=bits, block=block),
+            blockwise.quantize(weight, bits=bits, block=block, scales=scales),
+        )
+    ]
+    assert losses[1] < losses[0] * (0.95 if bits == 4 else 1)
