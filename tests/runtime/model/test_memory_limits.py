@@ -1,4 +1,4 @@
-"""A run that does not fit into memory is made again in halves: same vectors, or an error for one row alone."""
+"""A run that does not fit into memory is made again in halves: same vectors, or an error for one row."""
 
 from __future__ import annotations
 
