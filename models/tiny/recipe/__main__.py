@@ -16,7 +16,7 @@ from .features import encode_pool
 from .model import VisionForward, average, fresh, load
 from .pool import build
 from .save import dress, save, write_json
-from .stages import BASE, EMBEDDING, EMBEDDING_LONGER, POOL, RERANKER, RERANKER_LONGER, VISION
+from .stages import BASE, BASE_LONGER, EMBEDDING, POOL, RERANKER, VISION
 from .train import Stage, train
 from .vision import train_vision
 
@@ -59,33 +59,22 @@ class Recipe:
         """Train the common base on both tasks."""
         self._text(BASE, "vision", "base", heads=None)
 
+    def base_longer(self) -> None:
+        """Train the base on, from a high learning rate again: counts and relations come late."""
+        self._text(BASE_LONGER, "base", "base_longer", heads="base")
+
     def embedding(self) -> None:
         """LoRA for the embedder."""
-        self._text(EMBEDDING, "base", "embedding", heads="base")
+        self._text(EMBEDDING, "base_longer", "embedding", heads="base_longer")
 
     def reranker(self) -> None:
         """LoRA for the reranker, against the hits of the base as an embedder."""
-        self._text(RERANKER, "base", "reranker", heads="base")
-
-    def embedding_longer(self) -> None:
-        """Go on with the embedder's LoRA, on families as the pool has them."""
-        self._text(EMBEDDING_LONGER, "base", "embedding_longer", heads="embedding", resume="embedding")
-
-    def reranker_longer(self) -> None:
-        """Go on with the reranker's LoRA, against the hits of the embedder."""
-        self._text(
-            RERANKER_LONGER,
-            "base",
-            "reranker_longer",
-            heads="reranker",
-            resume="reranker",
-            miner="embedding",
-        )
+        self._text(RERANKER, "base_longer", "reranker", heads="base_longer")
 
     def ship(self) -> None:
         """Write both checkpoints into the package, in fp16."""
-        save(self.work / "embedding_longer", EMBEDDING_FOLDER)
-        save(self.work / "reranker_longer", RERANKER_FOLDER)
+        save(self.work / "embedding", EMBEDDING_FOLDER)
+        save(self.work / "reranker", RERANKER_FOLDER)
 
     def evaluate(self) -> None:
         """Measure the shipped pair; writes figures.json, the card's tables and the fusion record."""
@@ -100,16 +89,7 @@ class Recipe:
             print(f"== {stage.__name__}: {stage.__doc__}", flush=True)
             stage(self)
 
-    def _text(
-        self,
-        stage: Stage,
-        start: str,
-        out: str,
-        *,
-        heads: str | None,
-        resume: str | None = None,
-        miner: str | None = None,
-    ) -> None:
+    def _text(self, stage: Stage, start: str, out: str, *, heads: str | None) -> None:
         train(
             stage,
             start=self.work / start,
@@ -118,8 +98,6 @@ class Recipe:
             features=self.features,
             heads=None if heads is None else self.work / heads / "heads.pt",
             workers=min(self.workers, len(stage.tasks)),
-            miner=None if miner is None else self.work / miner,
-            resume=None if resume is None else self.work / resume,
         )
         dress(self.work / out, EMBEDDING_FOLDER)
 
@@ -127,9 +105,8 @@ class Recipe:
 STAGES: dict[str, Callable[[Recipe], None]] = {
     stage.__name__: stage
     for stage in (
-        Recipe.start, Recipe.draw, Recipe.vision, Recipe.encode, Recipe.base,
-        Recipe.embedding, Recipe.reranker, Recipe.embedding_longer, Recipe.reranker_longer,
-        Recipe.ship, Recipe.evaluate,
+        Recipe.start, Recipe.draw, Recipe.vision, Recipe.encode, Recipe.base, Recipe.base_longer,
+        Recipe.embedding, Recipe.reranker, Recipe.ship, Recipe.evaluate,
     )
 }  # fmt: skip
 

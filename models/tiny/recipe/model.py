@@ -245,17 +245,6 @@ class TextForward:
                 self.adapters[number, name] = LowRank(outputs, inputs, rank, scale, generator)
         return [p for adapter in self.adapters.values() for p in adapter.parameters()]
 
-    @torch.no_grad()
-    def resume(self, tuned: Qwen3VLForConditionalGeneration) -> None:
-        """Set every LoRA to what `tuned` adds to its matrix, cut to the adapter's rank."""
-        for (number, name), adapter in self.adapters.items():
-            after = matrix_of(tuned.model.language_model.layers[number], name).weight
-            left, values, right = torch.linalg.svd(after - matrix_of(self.tower.layers[number], name).weight)
-            rank = adapter.down.shape[0]
-            root = values[:rank].sqrt()
-            adapter.down.copy_(root[:, None] * right[:rank])
-            adapter.up.copy_(left[:, :rank] * root / adapter.scale)
-
     def fold(self) -> None:
         """Add every LoRA to its matrix and drop it."""
         with torch.no_grad():

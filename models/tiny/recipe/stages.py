@@ -16,17 +16,14 @@ BASE = Stage(
     tasks=(EMBED, JUDGE), steps=100_000, minutes=32, seed=1, muon_lr=6e-3, lr=8e-4, decay=0.6,
     mine_every=500, mined_queries=4000, mined_among=4800,
 )  # fmt: skip
+BASE_LONGER = Stage(
+    tasks=(EMBED, JUDGE), steps=100_000, minutes=62, seed=6, muon_lr=6e-3, lr=8e-4, decay=0.6,
+    mine_every=900, mined_queries=4000, mined_among=4800,
+)  # fmt: skip
 EMBEDDING = Stage(
-    tasks=(EMBED,), steps=100_000, minutes=23, seed=2, rank=8, lr=2e-3, decay=0.7, structure=0.7
+    tasks=(EMBED,), steps=100_000, minutes=20, seed=2, rank=8, lr=2e-3, decay=0.7, structure=0.7
 )
 RERANKER = Stage(
-    tasks=(JUDGE,), steps=100_000, minutes=23, seed=3, rank=8, lr=2e-3, decay=0.7,
+    tasks=(JUDGE,), steps=100_000, minutes=20, seed=3, rank=8, lr=2e-3, decay=0.7,
     siblings=2, mine_every=100_000, mined_queries=4000, mined_among=4800,
-)  # fmt: skip
-EMBEDDING_LONGER = Stage(
-    tasks=(EMBED,), steps=100_000, minutes=8.5, seed=4, rank=8, lr=1.5e-3, decay=0.85, clips_every=3
-)
-RERANKER_LONGER = Stage(
-    tasks=(JUDGE,), steps=100_000, minutes=8.5, seed=5, rank=8, lr=1.2e-3, decay=0.85,
-    siblings=2, clips_every=6, mine_every=100_000, mined_queries=2500, mined_among=4000,
 )  # fmt: skip

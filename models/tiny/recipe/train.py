@@ -62,17 +62,13 @@ def train(
     features: Path,
     heads: Path | None,
     workers: int,
-    miner: Path | None = None,
-    resume: Path | None = None,
 ) -> None:
     """Run a stage from the checkpoint folder `start`; writes weights to `out`, heads to `out`.heads.pt, a log
     to stdout.
 
-    miner: an embedder whose hits are the reranker's hard negatives; without it the model mines with itself.
-    resume: a checkpoint that this stage's LoRA made of `start` before; it goes on from there.
     With as many workers as tasks, each process takes one task, and their gradients are added up.
     """
-    launch(workers, _train, stage, start, out, pool, features, heads, miner, resume)
+    launch(workers, _train, stage, start, out, pool, features, heads)
 
 
 def _train(
@@ -84,8 +80,6 @@ def _train(
     pool: Path,
     features: Path,
     heads: Path | None,
-    miner: Path | None,
-    resume: Path | None,
 ) -> None:
     torch.manual_seed(stage.seed)
     rng = random.Random(stage.seed + 1000 * rank)
@@ -104,10 +98,7 @@ def _train(
             temperature.data.copy_(saved["temperature"])
     extra = [*attributes.parameters(), *judge.parameters(), temperature]
     optimisers, trained = _optimisers(stage, text, extra, rank, workers)
-    if resume is not None:
-        text.resume(load(resume))
     every = [*trained, *extra]
-    other = TextForward(load(miner), prompts) if miner is not None else text
     mined: dict[str, Mined] = {}
     log: dict[str, list[float]] = defaultdict(list)
     began, mining = time.monotonic(), 0.0
@@ -116,12 +107,12 @@ def _train(
         progress = agreed(max(step / stage.steps, (time.monotonic() - began) / 60 / stage.minutes))
         if progress >= 1:
             break
-        if JUDGE in tasks and (not mined or (step % stage.mine_every == 0 and miner is None)):
+        if JUDGE in tasks and (not mined or step % stage.mine_every == 0):
             tick = time.monotonic()
             mined = {
                 name: mine(
                     rng,
-                    other,
+                    text,
                     part,
                     queries=stage.mined_queries if name == "photos" else stage.mined_queries // 8,
                     among=stage.mined_among if name == "photos" else stage.mined_among // 16,
