@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,7 +12,11 @@ from qvl_local.runtime.errors import InputError
 from .. import jsonout, options, paths
 
 if TYPE_CHECKING:
-    from qvl_local.runtime.model.bundle import Bundle
+    from qvl_local.runtime.model.bundle import Bundle, Manifest, Part
+
+
+# Stands for the recipe file, whose place no bundle records.
+_RECIPE = "RECIPE.toml"
 
 
 def verify(
@@ -45,21 +50,53 @@ def verify(
     else:
         from ..tables import print_verification
 
-        print_verification(findings, remedy=_command_to_export(opened))
+        print_verification(findings, remedy=command_to_export(opened))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
-def _command_to_export(bundle: Bundle) -> str:
-    """What makes the bundle anew, from the checkpoints that it names."""
+def command_to_export(bundle: Bundle) -> str:
+    """What makes the same bundle anew, from the checkpoints that it names."""
     from qvl_local.runtime.model.resolve import TINY
 
     parts = bundle.manifest.parts
     names = [parts[role].source.name for role in sorted(parts)]
     # The package's own pair has no names one by one.
     models = dict.fromkeys(TINY if name.startswith(f"{TINY}/") else name for name in names)
-    words = ["qvl-local", "export", *models, "-o", str(bundle.path)]
-    precision = {part.decoder_precision for part in parts.values()}
-    if precision != {"fp32"} and len(precision) == 1:
-        words[2:2] = ["--precision", *precision]
-    return shlex.join(words)
+    given = list(_options(bundle.manifest))
+    command = shlex.join(["qvl-local", "export", *models, *given, "-o", str(bundle.path)])
+    return f"{command}, with the recipe that it was made with as {_RECIPE}" if _RECIPE in given else command
+
+
+def _options(manifest: Manifest) -> Iterator[str]:
+    """The options of `export`, as far as they are not the default."""
+    from qvl_local.export.recipe import OPSET
+
+    part = next(iter(manifest.parts.values()))
+    if any(not _is_shipped(part) for part in manifest.parts.values()):
+        yield from ("--recipe", _RECIPE)
+    elif part.decoder_precision != "fp32":
+        yield from ("--precision", part.decoder_precision)
+    if manifest.flavour == "portable":
+        yield from ("--flavour", "portable")
+        if manifest.opset not in (None, OPSET):
+            yield from ("--opset", str(manifest.opset))
+    if manifest.layout == "shared" or (
+        len(manifest.parts) == 2 and part.decoder_precision not in ("fp32", "fp16")
+    ):
+        yield from ("--layout", manifest.layout)
+    embedder = manifest.parts.get("embedder")
+    if embedder is not None and embedder.dims < embedder.table.columns:
+        yield from ("--dims", str(embedder.dims))
+
+
+def _is_shipped(part: Part) -> bool:
+    """Whether it is what the `--precision` of its decoder makes."""
+    from qvl_local.export.recipe import Recipe
+
+    try:
+        recipe = Recipe.of(part.decoder_precision)
+    except InputError:
+        return False
+    made = recipe.vision, recipe.decoder, recipe.table_type
+    return made == (part.vision_precision, part.decoder_precision, part.table.dtype) and not part.exceptions

@@ -2,11 +2,15 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from qvl_local.desktop.commands.export import sources_of
+from qvl_local.desktop.commands.verify import command_to_export
+from qvl_local.runtime.model.bundle import Bundle, Table, open_bundle
+from qvl_local.runtime.model.resolve import resolve
 
 TINY = Path(__file__).parents[2] / "models" / "tiny"
 
@@ -14,6 +18,39 @@ TINY = Path(__file__).parents[2] / "models" / "tiny"
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("bundles")
+
+
+def made(bundle: Path, *, parts: dict[str, Any] | None = None, **manifest: Any) -> Bundle:
+    """A bundle as its manifest tells it, with other facts in it."""
+    opened = open_bundle(bundle)
+    changed = {role: replace(part, **(parts or {})) for role, part in opened.manifest.parts.items()}
+    return replace(opened, manifest=replace(opened.manifest, parts=changed, **manifest))
+
+
+INT8 = {"vision_precision": "int8", "decoder_precision": "int8", "table": Table("t", "float16", 9, 256)}
+NF4 = {**INT8, "vision_precision": "int8-weight", "decoder_precision": "nf4"}
+
+
+@pytest.mark.parametrize(
+    ("facts", "expected"),
+    [
+        ({}, ""),
+        ({"parts": {"dims": 64}}, "--dims 64 "),
+        ({"flavour": "portable", "opset": 23}, "--flavour portable "),
+        ({"flavour": "portable", "opset": 20}, "--flavour portable --opset 20 "),
+        ({"parts": NF4, "layout": "shared"}, "--precision nf4 --layout shared "),
+        ({"parts": INT8}, "--precision int8 --layout separate "),
+        ({"parts": {**NF4, "vision_precision": "fp32"}}, "--recipe RECIPE.toml --layout separate "),
+        ({"parts": {"exceptions": {"x": "int8"}}}, "--recipe RECIPE.toml "),
+    ],
+)
+def test_a_damaged_bundle_is_made_again_as_it_was(facts: dict[str, Any], expected: str) -> None:
+    bundle = resolve("tiny").path
+    command = command_to_export(made(bundle, **facts))
+    assert command.partition(", with the recipe")[0] == f"qvl-local export tiny {expected}-o {bundle}"
+    assert ("RECIPE" in expected) == command.endswith(
+        ", with the recipe that it was made with as RECIPE.toml"
+    )
 
 
 @pytest.mark.parametrize(("options", "layout"), [([], "shared"), (["--layout", "separate"], "separate")])
@@ -58,7 +95,7 @@ def test_export_then_verify_then_damage(place: Path, cli: Any, cli_json: Any) ->
     assert any("token_head.npy" in finding["text"] for finding in broken["findings"] if not finding["ok"])
     outcome = cli("verify", str(bundle))
     assert outcome.status == 1
-    assert outcome.out.endswith(f"Export it again: qvl-local export tiny -o {bundle}\n")
+    assert outcome.out.endswith(f"Export it again: qvl-local export tiny --dims 128 -o {bundle}\n")
 
     head.unlink()
     assert cli_json("verify", str(bundle), status=1)["error"]["type"] == "BundleError"
