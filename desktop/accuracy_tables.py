@@ -45,7 +45,7 @@ def print_accuracy(report: Report, target: Path | None = None, *, console: Conso
             console.print(mark + printable(check.text), style=style)
     if target is not None:
         console.print(f"Written to {home_relative(str(target))}: accuracy.json, accuracy.svg, accuracy.md")
-    console.print(f"Measured in {duration(report.seconds)}.", style="dim")
+    console.print(f"Measured in {duration(report.seconds)} on {printable(report.machine)}.", style="dim")
 
 
 def accuracy_facts(manifest: Manifest) -> list[tuple[str, str]]:

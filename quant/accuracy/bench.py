@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from qvl_local.runtime.errors import InputError
-from qvl_local.runtime.machine import installed_version
+from qvl_local.runtime.hardware import cpu_features, cpu_name
+from qvl_local.runtime.machine import installed_version, usable_cores
 from qvl_local.runtime.model.bundle import Bundle
 
 from .child import measure_in_process
@@ -116,8 +117,17 @@ def measure_accuracy(
         bundles=tuple(reports),
         gate=None if plan.max_drop is None else check_drop(reports, max_drop=plan.max_drop),
         created_by=" ".join(filter(None, ("qvl-local", installed_version()))),
+        machine=_machine(),
         seconds=time.monotonic() - start,
     )
+
+
+def _machine() -> str:
+    """Processor, its instructions that matter, and cores, in a few words."""
+    features = "/".join(cpu_features() or ())
+    cores = usable_cores()
+    words = (cpu_name() or "unknown processor", features, f"{cores} core{'s' if cores > 1 else ''}")
+    return ", ".join(filter(None, words))
 
 
 def _measure(

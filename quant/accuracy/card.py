@@ -54,7 +54,7 @@ def manifest_object(report: Report, bundle: BundleReport) -> dict[str, Any]:
     ]
     kept = {key: own[key] for key in ("cost", "agreement", "rows")}
     reference = {"label": whole["reference"], "precision": whole["bundles"][0]["precision"]}
-    head = {key: whole[key] for key in ("created_by", "confidence", "resamples")}
+    head = {key: whole[key] for key in ("created_by", "machine", "confidence", "resamples")}
     return {**head, "reference": reference, "datasets": datasets, **kept}
 
 
@@ -85,7 +85,7 @@ def card_section(report: Report, bundle: BundleReport) -> str:
             else _change(row.figures[METRIC])
         )
         lines.append(f"| {way} | {plain} | {change} |")
-    lines += ["", *_agreement_lines(bundle), *_cost_lines(bundle), ""]
+    lines += ["", *_agreement_lines(bundle), *_cost_lines(bundle, report.machine), ""]
     return "\n".join(lines)
 
 
@@ -143,7 +143,7 @@ def _agreement_lines(bundle: BundleReport) -> list[str]:
     return lines
 
 
-def _cost_lines(bundle: BundleReport) -> list[str]:
+def _cost_lines(bundle: BundleReport, machine: str) -> list[str]:
     cost = bundle.cost
     parts = [f"{bundle.subject.size / 1e6:.1f} MB on disk"]
     if cost.peak_bytes is not None:
@@ -155,7 +155,7 @@ def _cost_lines(bundle: BundleReport) -> list[str]:
     ):
         if value is not None:
             parts.append(f"{value:.1f} ms a {noun}")
-    return [f"On the machine that measured: {', '.join(parts)}."]
+    return [f"On {machine}: {', '.join(parts)}."]
 
 
 def _replace(path: Path, text: str) -> None:

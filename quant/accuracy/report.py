@@ -125,12 +125,13 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole report. The reference comes first among the bundles."""
+    """A whole report. The reference is the first of the bundles; `machine` is what times and memory are of."""
 
     galleries: tuple[GalleryFacts, ...]
     bundles: tuple[BundleReport, ...]
     gate: Gate | None
     created_by: str
+    machine: str
     seconds: float
 
     @property
@@ -149,6 +150,7 @@ def report_object(report: Report) -> dict[str, Any]:
     return {
         "ok": report.ok,
         "created_by": report.created_by,
+        "machine": report.machine,
         "confidence": CONFIDENCE,
         "resamples": RESAMPLES,
         "datasets": [asdict(gallery) for gallery in report.galleries],

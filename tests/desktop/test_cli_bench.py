@@ -74,6 +74,7 @@ def test_the_whole_report(bench: Any, cli: Any, cli_json: Any, bundle: Path, tmp
     out = tmp_path / "report"
     printed = bench(str(bundle), *QUICK, "--max-drop", "0.5", "-o", str(out), "--update-card")
     assert printed["reference"] == "fp32"
+    assert "core" in printed["machine"]
     assert [one["label"] for one in printed["bundles"]] == ["fp32", "fp16"]
     assert [(d["name"], d["labels"], d["questions"]) for d in printed["datasets"]] == [
         ("images", "exact", 2),

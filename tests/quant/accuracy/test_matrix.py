@@ -191,7 +191,9 @@ def report() -> Report:
         close = agreement(found, base, matrix.candidates()) if number else None
         bundles.append(BundleReport(subject, COST, close, rows))
     facts = GalleryFacts("gallery1", "here", "exact", DOCUMENTS, QUESTIONS, scene.dataset().digest(), {})
-    return Report((facts,), tuple(bundles), check_drop(bundles, max_drop=0.02), "qvl-local test", 1.0)
+    return Report(
+        (facts,), tuple(bundles), check_drop(bundles, max_drop=0.02), "qvl-local test", "a box", 1.0
+    )
 
 
 def test_the_gate_says_which_figure_fell_by_how_much(report: Report) -> None:
@@ -228,6 +230,7 @@ def test_the_card_holds_every_row_and_is_replaced_not_repeated(report: Report) -
     section = card_section(report, report.bundles[1])
     assert section.count("\n| 128 ") == section.count("\n| 64 ") == 6
     assert "P(yes)" in section
+    assert "On a box: " in section
     card = with_section("---\nlicense: mit\n---\n\n# A model\n", section)
     assert card.startswith("---\nlicense: mit\n---\n\n# A model\n")
     assert with_section(card, section) == card
