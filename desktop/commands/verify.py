@@ -70,7 +70,7 @@ def command_to_export(bundle: Bundle) -> str:
 
 def _options(manifest: Manifest) -> Iterator[str]:
     """The options of `export`, as far as they are not the default."""
-    from qvl_local.export.recipe import OPSET
+    from qvl_local.export.graph import OPSET
 
     part = next(iter(manifest.parts.values()))
     if any(not _is_shipped(part) for part in manifest.parts.values()):
