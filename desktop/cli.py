@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from contextlib import suppress
@@ -66,7 +67,12 @@ def _root(
 
 def main() -> None:
     """Entry point of the `qvl-local` command."""
-    sys.exit(run(sys.argv[1:]))
+    status = run(sys.argv[1:])
+    if threading.active_count() > 1:
+        # A model that still loads for a command that has failed: nobody would wait for it for minutes.
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -26,11 +26,12 @@ Model = Annotated[
     ),
 ]
 Backend = Annotated[
-    Literal["onnx", "tensorrt", "torch"],
+    Literal["onnx", "tensorrt", "torch"] | None,
     typer.Option(
         "--backend",
         envvar="QVL_BACKEND",
-        help="Run the model as exported, with ONNX Runtime or TensorRT, or the checkpoint, with PyTorch.",
+        help="Run the model as exported, with ONNX Runtime or TensorRT, or the checkpoint, with PyTorch. "
+        "[default: the library's own, else onnx]",
     ),
 ]
 Device = Annotated[
@@ -43,7 +44,7 @@ Precision = Annotated[
         "--precision",
         metavar="P",
         envvar="QVL_PRECISION",
-        help="Of the model's weights. [default: what suits backend and device]",
+        help="Of the model's weights. [default: the library's own, else what suits backend and device]",
     ),
 ]
 Json = Annotated[

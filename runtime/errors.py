@@ -16,6 +16,7 @@
     │   ├── LibraryBusyError     another process is indexing into it
     │   └── LibraryStorageError  disk full, read-only, or not a library
     ├── OutputError              results cannot be written where standard output leads
+    ├── StoppedError             the caller's `stop` was set before there was anything to return
     └── MissingExtraError        an optional dependency is not installed
 
 A message says what happened, to which file, and what to do next.
@@ -97,6 +98,10 @@ class LibraryStorageError(LibraryError):
 
 class OutputError(QvlError):
     """Results cannot be written where standard output leads: a full disk, a closed file."""
+
+
+class StoppedError(QvlError):
+    """What was asked for ended early because the caller wished so; nothing was left half done."""
 
 
 class MissingExtraError(QvlError):

@@ -17,7 +17,7 @@ def index(
     names: Annotated[list[str], typer.Argument(metavar="PATH...", help="Folders or files to index.")],
     library: options.Library = None,
     model: options.Model = None,
-    backend: options.Backend = "onnx",
+    backend: options.Backend = None,
     device: options.Device = "cpu",
     precision: options.Precision = None,
     as_json: options.Json = False,

@@ -31,7 +31,7 @@ def search(
     null: options.Null = False,
     library: options.Library = None,
     model: options.Model = None,
-    backend: options.Backend = "onnx",
+    backend: options.Backend = None,
     device: options.Device = "cpu",
     precision: options.Precision = None,
     as_json: options.Json = False,

@@ -24,7 +24,7 @@ def similar(
     null: options.Null = False,
     library: options.Library = None,
     model: options.Model = None,
-    backend: options.Backend = "onnx",
+    backend: options.Backend = None,
     device: options.Device = "cpu",
     precision: options.Precision = None,
     as_json: options.Json = False,

@@ -11,35 +11,33 @@ Opening reads a few kilobytes; models, decoders and the vector index load when t
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, LibraryError, QvlError
+from ..errors import InputError, LibraryError, StoppedError
 from .home import DATABASE
+from .models import Models
 from .previews import PREVIEWS, Previews
-from .records import Counts, Failure, Filters, IndexReport, SearchResult, Space, SpaceIdentity
+from .records import Counts, Failure, Filters, IndexReport, SearchResult, Space
 from .roots import absolute
-from .search import RERANKED, Found, find, rerank
+from .running import Asked, Running, check_comparable, identity_of, lasting_name
+from .search import RERANKED, Found, check_limit, find, rerank
 from .store import Store
 
 if TYPE_CHECKING:
     from ..model.backends import BackendName
-    from ..model.embedder import Embedder
-    from ..model.reranker import Reranker
+    from ..model.pixels import PixelBudget
     from .indexer import IndexProgress, IndexSettings
-
-DEFAULT_MODEL = "tiny"
 
 QUERY_INSTRUCTION = "Retrieve images or text relevant to the user's query."
 """What the reference code of Qwen3-VL-Embedding tells the model about a query in words."""
@@ -69,24 +67,6 @@ class LibraryStatus:
     changed_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    """How models are run: see `Library.open`."""
-
-    backend: BackendName
-    device: Literal["cpu", "cuda"]
-    precision: str | None
-
-    def options(self) -> Iterator[str]:
-        """The command line's options that say so, as far as they are not the default."""
-        if self.backend != "onnx":
-            yield from ("--backend", self.backend)
-        if self.device != "cpu":
-            yield from ("--device", self.device)
-        if self.precision is not None:
-            yield from ("--precision", self.precision)
-
-
 class Library:
     """An open library. Made by `Library.open`; a context manager. Searching is safe from several threads."""
 
@@ -94,24 +74,20 @@ class Library:
         self,
         path: Path,
         *,
-        model: str | None,
-        running: _Running,
+        asked: Asked,
         settings: IndexSettings | None,
         progress: Callable[[str, float], None] | None,
     ) -> None:
         """Use `Library.open`."""
         self.path = path
-        self._asked_model = model
-        self._running = running
+        self._asked = asked
         self._settings = settings
         self._model_progress = progress
         self._lock = threading.RLock()
         self._store: Store | None = None
         self._previews: Previews | None = None
         self._previews_identity: tuple[int, int] | None = None
-        self._embedder: Embedder | None = None
-        self._reranker: Reranker | None = None
-        self._loading: threading.Thread | None = None
+        self._models = Models(self._running, progress=progress)
 
     @classmethod
     def open(
@@ -119,12 +95,13 @@ class Library:
         folder: str | Path,
         *,
         model: str | Path | None = None,
-        backend: BackendName = "onnx",
+        backend: BackendName | None = None,
         device: Literal["cpu", "cuda"] = "cpu",
         precision: str | None = None,
         create: bool = True,
         settings: IndexSettings | None = None,
         progress: Callable[[str, float], None] | None = None,
+        stop: threading.Event | None = None,
     ) -> Self:
         """Open the library in `folder`, made when missing unless `create` is False.
 
@@ -133,15 +110,19 @@ class Library:
             model: name, Hugging Face id, checkpoint or bundle folder; None is the one that the library was
                 indexed with, "tiny" for a new one. Another model than that takes effect with the next
                 `index`.
-            backend: "onnx", or "torch" to run a checkpoint as it lies; see `Embedder.open`.
+            backend: "onnx", "tensorrt" for engines that were built of a bundle, or "torch" to run a
+                checkpoint as it lies; see `Embedder.open`.
             device: where models run.
             precision: of the weights; see `Embedder.open`. Backend and precision make the vectors, as the
-                model does: a library that was indexed with others is searched with those, or indexed anew.
+                model does: None is what the library was indexed with, and another one takes effect with the
+                next `index`.
             create: whether a missing library is made; its model is then fetched first.
             settings: how to index; None is the default.
             progress: told a step and its fraction done while a model is fetched and exported.
+            stop: set it from elsewhere to end the fetching and exporting of a new library's model early.
 
         Raises:
+            StoppedError: `stop` was set before the model was ready; nothing was created.
             ModelNotFoundError: there is no such model; nothing was created.
             LibraryStorageError: there is no library and `create` is False, the folder is something else, or
                 it cannot be used.
@@ -150,13 +131,12 @@ class Library:
         home = Path(absolute(folder))
         library = cls(
             home,
-            model=None if model is None else _lasting_name(model),
-            running=_Running(backend, device, precision),
+            asked=Asked(None if model is None else lasting_name(model), backend, device, precision),
             settings=settings,
             progress=progress,
         )
         if create and not (home / DATABASE).is_file():
-            library._open_embedder()
+            library._models.embedder(stop)
             Store.create(home)
         library._reader()
         return library
@@ -164,10 +144,7 @@ class Library:
     @property
     def model(self) -> str:
         """The model in use: the one asked for, else the one that the library was indexed with."""
-        if self._asked_model is not None:
-            return self._asked_model
-        space = self._reader().active_space()
-        return DEFAULT_MODEL if space is None else space.identity.bundle
+        return self._running().model
 
     def index(
         self,
@@ -197,10 +174,10 @@ class Library:
 
         given = None if paths is None else check_paths([paths] if isinstance(paths, (str, Path)) else paths)
         try:
-            embedder = self._open_embedder(stop)
-        except _StoppedError:
+            embedder = self._models.embedder(stop)
+        except StoppedError:
             return _nothing_done(self._reader())
-        identity = self._identity(embedder)
+        identity = identity_of(embedder, self._models.running().model)
         with Store.open(self.path, mode="write") as store:
             space = store.space(identity)
             if given is None or not space.active:
@@ -284,7 +261,7 @@ class Library:
         """
         from .documents import logits
 
-        reranker = self._open_reranker()
+        reranker = self._models.reranker()
         query: dict[str, Any] = {} if found.query is None else {"text": found.query}
         if image is not None:
             query["image"] = image
@@ -360,20 +337,29 @@ class Library:
         return None if item is None else self._pictures().thumbnail(item.content_hash)
 
     def close(self) -> None:
-        """Close the files and free the models."""
-        if self._loading is not None:
-            self._loading.join()
-        with self._lock:
-            for part in (self._store, self._previews):
-                if part is not None:
-                    part.close()
-            self._store = self._previews = self._embedder = self._reranker = self._loading = None
+        """Close the files and free the models; one that is just being loaded is waited for."""
+        self._close(wait=True)
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self.close()
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        self._close(wait=error is None)
+
+    def _running(self) -> Running:
+        """The model in use and how it is run, as asked for and as the library remembers."""
+        is_there = (self.path / DATABASE).is_file()
+        return self._asked.running(self._reader().active_space() if is_there else None)
+
+    def _close(self, *, wait: bool) -> None:
+        with self._lock:
+            models, files = self._models, (self._store, self._previews)
+            self._models = Models(self._running, progress=self._model_progress)
+            self._store = self._previews = None
+        models.close(wait=wait)
+        for file in files:
+            if file is not None:
+                file.close()
 
     def _file_status(self) -> Iterator[os.stat_result]:
         for file in self.path.glob("*.db*"):
@@ -400,67 +386,6 @@ class Library:
                 self._previews_identity = identity
             return self._previews
 
-    def _open_embedder(self, stop: threading.Event | None = None) -> Embedder:
-        from ..model.embedder import Embedder
-
-        def tell(step: str, fraction: float) -> None:
-            if stop is not None and stop.is_set():
-                raise _StoppedError
-            if self._model_progress is not None:
-                self._model_progress(step, fraction)
-
-        with self._lock:
-            if self._embedder is None:
-                self._embedder = Embedder.open(
-                    self._model_to_open(),
-                    backend=self._running.backend,
-                    device=self._running.device,
-                    precision=self._running.precision,
-                    progress=tell,
-                )
-            return self._embedder
-
-    def _open_reranker(self) -> Reranker:
-        from ..model.reranker import Reranker
-
-        with self._lock:
-            if self._reranker is None:
-                self._reranker = Reranker.open(
-                    self._model_to_open(),
-                    backend=self._running.backend,
-                    device=self._running.device,
-                    precision=self._running.precision,
-                    progress=self._model_progress,
-                )
-            return self._reranker
-
-    def _begin_loading_reranker(self) -> None:
-        """Load the reranker while the query is embedded and the vectors are searched."""
-        with self._lock:
-            if self._reranker is None and self._loading is None:
-                self._loading = threading.Thread(target=self._load_reranker, name="loading the reranker")
-                self._loading.start()
-
-    def _load_reranker(self) -> None:
-        with suppress(QvlError):  # `rerank` meets the same error, and reports it
-            self._open_reranker().load()
-
-    def _model_to_open(self) -> str:
-        if self._asked_model is not None or not (self.path / DATABASE).is_file():
-            return self._asked_model or DEFAULT_MODEL
-        return self.model
-
-    def _identity(self, embedder: Embedder) -> SpaceIdentity:
-        space = embedder.space
-        return SpaceIdentity(
-            bundle=self._model_to_open(),
-            revision=space["bundle"],
-            precision=space["precision"],
-            dims=embedder.max_dims,
-            pixels=json.dumps(space["pixels"], sort_keys=True),
-            template=space["template"],
-        )
-
     def _find(
         self,
         given: dict[str, Any],
@@ -479,45 +404,20 @@ class Library:
                 f"qvl-local index PATH --library {shlex.quote(str(self.path))}"
             )
         start = time.perf_counter()
-        embedder = self._open_embedder()
+        models = self._models
+        embedder = models.embedder()
         loaded = time.perf_counter()
-        self._check_space(space, embedder)
+        check_comparable(store, self._asked, identity_of(embedder, models.running().model))
+        width = embedder.width(embedder.max_dims if dims is None else dims)
+        check_limit(limit, top)
+        if "image" in given:
+            given = {**given, "image": _fitted(given["image"], embedder.budget)}
         if top:
-            self._begin_loading_reranker()
-        (vector,) = embedder.embed([given], dims=embedder.max_dims if dims is None else dims)
+            models.load_reranker_ahead()  # the last thing before the work: an error must not wait for it
+        (vector,) = embedder.embed([given], dims=width)
         done = time.perf_counter()
         timings = {"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000}
         return find(store, vector, limit=limit, filters=filters, top=top, query=query, timings_ms=timings)
-
-    def _check_space(self, space: Space, embedder: Embedder) -> None:
-        wanted, has = self._identity(embedder), space.identity
-        if replace(wanted, bundle=has.bundle) == has:
-            return
-        which = (
-            f"was indexed with the model {has.bundle}, not {wanted.bundle}"
-            if has.bundle != wanted.bundle
-            else f"was indexed with another version, backend or precision of the model {has.bundle}, "
-            "or other settings"
-        )
-        raise LibraryError(
-            f"{self.path}: the library {which}; their vectors cannot be compared. "
-            f"Index all of it again with this one: {self._command_to_index(wanted.bundle)}"
-        )
-
-    def _command_to_index(self, model: str) -> str:
-        """The command that embeds the library anew with `model`: any one place brings all the others."""
-        from .survey import known_places
-
-        store = self._reader()
-        space = store.active_space()
-        places = () if space is None else known_places(store, space)
-        there = next((path for path in places if Path(path).exists()), places[0] if places else "PATH")
-        words = ("qvl-local", "index", there, "--model", model, "--library", str(self.path))
-        return shlex.join((*words, *self._running.options()))
-
-
-class _StoppedError(Exception):
-    """`stop` was set while the model was fetched or exported."""
 
 
 def _nothing_done(store: Store) -> IndexReport:
@@ -535,14 +435,6 @@ def _identity_of(file: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _lasting_name(model: str | Path) -> str:
-    """A model's name as the library remembers it: folders by their whole path, wherever one stands later."""
-    folder = Path(model).expanduser()
-    if str(model) != DEFAULT_MODEL and folder.is_dir():
-        return os.path.abspath(folder)  # noqa: PTH100 - resolve() follows links
-    return str(model)
-
-
 def _checked_query(query: str | None, *, has_image: bool) -> str | None:
     """The query without blanks around it; None when there is only a picture."""
     text = (query or "").strip()
@@ -556,8 +448,17 @@ def _checked_query(query: str | None, *, has_image: bool) -> str | None:
     return text or None
 
 
+def _fitted(image: str | Path | NDArray[np.uint8], budget: PixelBudget) -> NDArray[np.uint8]:
+    """A query's picture as the models take it: decoded once for both, and found to be broken in good time."""
+    from ..model.image import fit_image, read_image
+
+    return read_image(image, budget=budget) if isinstance(image, (str, Path)) else fit_image(image, budget)
+
+
 def _is_filled(store: Store, space: Space) -> bool:
-    """Whether nothing waits any more for vectors in `space`."""
+    """Whether nothing waits any more for vectors in `space`, and it can stand in for the active one."""
+    if store.counts().items and not store.counts(space).items:
+        return False  # a model that made nothing of anything
     return not any(
         known.state == "pending" for folder in store.folders() for known in store.known(folder.id, space)
     )

@@ -60,13 +60,18 @@ def find(
     (the item itself, in a search for similar ones). `timings_ms` of earlier steps, such as "embed", are kept.
     Adds "search". Raises InputError for a limit below 1, and as `Store.nearest`.
     """
-    if limit < 1 or top < 0:
-        raise InputError(f"a search needs a limit of at least 1, not {limit}")
+    check_limit(limit, top)
     start = time.perf_counter()
     wanted = max(limit, top)
     candidates = store.nearest(vector, limit=wanted + (exclude is not None), filters=filters, space=space)
     candidates = tuple(c for c in candidates if c.item.id != exclude)[:wanted]
     return Found(query, candidates, limit, top, {**(timings_ms or {}), "search": _ms_since(start)})
+
+
+def check_limit(limit: int, top: int) -> None:
+    """Raise InputError for numbers of hits, and of those to rerank, that make no sense."""
+    if limit < 1 or top < 0:
+        raise InputError(f"a search needs a limit of at least 1, not {limit}")
 
 
 def rerank(found: Found, judge: Judge, *, weight: float) -> SearchResult:

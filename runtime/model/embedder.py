@@ -40,6 +40,17 @@ class Embedder(PairModel):
             "template": self._loaded.processor.template.digest,
         }
 
+    def width(self, dims: int | None = None) -> int:
+        """Width of the vectors that `embed` makes when it is given `dims`.
+
+        Raises:
+            InputError: the model has no such width.
+        """
+        width = self.dims if dims is None else dims
+        if isinstance(width, bool) or not isinstance(width, int) or not 0 < width <= self.max_dims:
+            raise InputError(f"dims must be a whole number from 1 to {self.max_dims}, not {width!r}.")
+        return width
+
     def embed(self, inputs: Iterable[Input], *, dims: int | None = None) -> NDArray[np.float32]:
         """Embed inputs.
 
@@ -55,9 +66,7 @@ class Embedder(PairModel):
             InputError: an unknown key, a value of the wrong kind, or an impossible width.
             MediaError: a picture or a film cannot be used; it carries the path.
         """
-        width = self.dims if dims is None else dims
-        if isinstance(width, bool) or not isinstance(width, int) or not 0 < width <= self.max_dims:
-            raise InputError(f"dims must be a whole number from 1 to {self.max_dims}, not {width!r}.")
+        width = self.width(dims)
         requests = parse_requests(inputs, name="input")
         processor = self._loaded.processor
         prompts = (

@@ -568,7 +568,7 @@ def test_a_vector_that_is_not_finite_costs_its_file(
     album: Path, opened: Callable[..., Library], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = opened()
-    real = library._open_embedder().embed
+    real = library._models.embedder().embed
 
     def overflowing(inputs: Any, **options: Any) -> Any:
         vectors = real(inputs, **options)
@@ -577,7 +577,7 @@ def test_a_vector_that_is_not_finite_costs_its_file(
                 vector[0] = np.nan
         return vectors
 
-    monkeypatch.setattr(library._open_embedder(), "embed", overflowing)
+    monkeypatch.setattr(library._models.embedder(), "embed", overflowing)
     report = library.index([album])
     assert (report.photos, report.videos) == (3, 0)
     assert [(Path(f.path).name, f.error) for f in report.failed] == [
@@ -601,9 +601,9 @@ def test_another_model_tries_again_what_the_first_made_nothing_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     library = opened()
-    real = library._open_embedder().embed
+    real = library._models.embedder().embed
     monkeypatch.setattr(
-        library._open_embedder(), "embed", lambda inputs, **options: np.nan * real(inputs, **options)
+        library._models.embedder(), "embed", lambda inputs, **options: np.nan * real(inputs, **options)
     )
     assert len(library.index([album]).failed) == 4
     report = opened(NO_DECODER).index([album])  # not tried again with the same model
