@@ -45,6 +45,14 @@ def _body(manifest: Manifest) -> str:
         f"| {part.vision_precision} | {part.decoder_precision} | {part.dims} |"
         for role, part in manifest.parts.items()
     ]
+    if manifest.adapters is not None:
+        adapters = manifest.adapters
+        text += [
+            "",
+            f"One decoder serves both models: adapters of rank {adapters.rank} on {adapters.matrices} "
+            f"matrices make it the reranker, and leave out {adapters.error:.2%} of a matrix at most "
+            f"({adapters.noise:.2%} is the rounding of the checkpoints).",
+        ]
     text += [
         "",
         "Agreement with the checkpoint on the inputs in `parity.npz` (of unit embeddings, or of scores):",

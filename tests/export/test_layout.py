@@ -118,6 +118,12 @@ def test_the_manifest_says_how_well_the_adapters_fit(bundles: dict[str, Bundle])
     assert record.error < 1.1 * record.noise + 1e-3
 
 
+def test_the_card_speaks_of_adapters(bundles: dict[str, Bundle]) -> None:
+    cards = {name: (one.path / "README.md").read_text(encoding="utf-8") for name, one in bundles.items()}
+    assert "One decoder serves both models: adapters of rank 1" in cards["shared"]
+    assert "One decoder" not in cards["separate"]
+
+
 def test_both_models_pass_parity_on_one_decoder(bundles: dict[str, Bundle]) -> None:
     assert [figure.role for figure in bundles["shared"].manifest.parity] == ["embedder", "reranker"]
     findings = verify_bundle(bundles["shared"])
