@@ -125,7 +125,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A whole report. The reference is the first of the bundles; `machine` is what times and memory are of."""
+    """A whole report. The reference is the first bundle; times and memory are those of `machine`."""
 
     galleries: tuple[GalleryFacts, ...]
     bundles: tuple[BundleReport, ...]

@@ -58,11 +58,11 @@ class WorldSize:
     def limited(self, questions: int) -> WorldSize:
         """At most so many questions a gallery, and fewer documents with them."""
         return WorldSize(
-            images=min(self.images, max(24, 3 * questions)),
+            images=min(self.images, max(16, 3 * questions)),
             image_questions=min(self.image_questions, questions),
-            families=min(self.families, max(4, questions)),
+            families=min(self.families, max(3, questions)),
             family_questions=min(self.family_questions, questions),
-            clips=min(self.clips, max(8, questions)),
+            clips=min(self.clips, max(6, questions)),
             clip_questions=min(self.clip_questions, questions),
         )
 
