@@ -13,7 +13,6 @@ Importing this module loads typer and nothing heavier: each command imports what
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import threading
@@ -27,7 +26,7 @@ from qvl_local.runtime.errors import InputError, OutputError, QvlError
 
 from . import jsonout
 from .commands import COMMANDS
-from .console import note, output_trouble
+from .console import guarded_stdout, note
 from .settings import qvl_version
 
 # Every error that typer raises about arguments is a UsageError. Recent versions of typer carry their own
@@ -81,7 +80,8 @@ def run(arguments: Sequence[str]) -> int:
     debug = _has_flag(arguments, "--debug") or os.environ.get("QVL_DEBUG", "") not in ("", "0")
     _tolerate_any_character()
     try:
-        status = _dispatch(arguments)
+        with guarded_stdout():
+            status = _dispatch(arguments)
     except KeyboardInterrupt:
         status = 130
     except Exception as error:  # a QvlError, a wrong argument, or a bug: told apart below
@@ -112,10 +112,10 @@ def _report(error: Exception, *, as_json: bool) -> int:
     elif isinstance(error, QvlError):
         kind, message, status = type(error).__name__, str(error), 2 if isinstance(error, InputError) else 1
     elif isinstance(error, OSError):
-        # Without a name it was no file that we opened: a table that stdout did not take.
-        is_output = error.filename is None and error.errno in (errno.ENOSPC, errno.EIO, errno.EBADF)
-        message = output_trouble(str(error.strerror)) if is_output else str(error)
         kind, status = type(error).__name__, 1
+        message = str(error)
+        if error.filename is None:
+            message = f"The system refused: {error.strerror or error}. With --debug it is shown where."
     else:
         kind, status = type(error).__name__, 1
         message = (

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TextIO, cast
 
 from qvl_local.runtime.errors import OutputError
 
@@ -58,10 +60,52 @@ def write_bytes(content: bytes) -> None:
     """
     if sys.stdout is None:  # the caller closed it
         raise OutputError(output_trouble("it is closed"))
-    try:
+    with _output_errors():
         sys.stdout.flush()
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
+
+
+@contextmanager
+def guarded_stdout() -> Iterator[None]:
+    """For a command's run: what stdout does not take is an `OutputError`, whoever writes to it and however.
+
+    A reader that has gone stays a BrokenPipeError. Without a name of its own, an error of the system could
+    come from any file, so where it is met is the only place to tell.
+    """
+    if sys.stdout is None:  # the caller closed it
+        yield
+        return
+    stream = sys.stdout
+    sys.stdout = cast("TextIO", _Guarded(stream))
+    try:
+        yield
+    finally:
+        sys.stdout = stream
+
+
+class _Guarded:
+    """A text stream whose errors are `OutputError`; everything else of it is as it was."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with _output_errors():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        with _output_errors():
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -1,6 +1,7 @@
 """The commands on a real library: what they print, for people and for programs, and their exit status."""
 
 import base64
+import errno
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qvl_local.runtime import Library
 
 QUERY = "two dogs on a beach at night"
 
@@ -272,10 +274,11 @@ def test_a_process_of_its_own(sample: Any) -> None:
 
 
 @pytest.mark.skipif("sys.platform != 'linux'", reason="/dev/full is a device of Linux")
+@pytest.mark.parametrize("unbuffered", ["", "1"])  # met where it is written, or when all is written out
 @pytest.mark.parametrize("arguments", [["status", "--json"], ["status"], ["search", QUERY, "-f"]])
-def test_an_output_that_takes_nothing_is_an_error(sample: Any, arguments: list[str]) -> None:
+def test_an_output_that_takes_nothing_is_an_error(sample: Any, arguments: list[str], unbuffered: str) -> None:
     command = [sys.executable, "-c", "from qvl_local.desktop.cli import main; main()", *arguments]
-    environment = {**os.environ, "QVL_LIBRARY": str(sample.library)}
+    environment = {**os.environ, "QVL_LIBRARY": str(sample.library), "PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, check=False
@@ -284,6 +287,19 @@ def test_an_output_that_takes_nothing_is_an_error(sample: Any, arguments: list[s
     (line,) = done.stderr.splitlines()
     assert line.startswith("Error: ")
     assert "output cannot be written: No space left on device" in line
+
+
+def test_a_full_disk_is_not_taken_for_the_output(
+    cli: Any, cli_json: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_library: Library) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")  # as write() raises it: without a name
+
+    monkeypatch.setattr(Library, "status", full)
+    error = cli_json("status", status=1)["error"]
+    assert error["type"] == "OSError"
+    assert error["message"].startswith("The system refused: No space left on device.")
+    assert "output" not in cli("status").err
 
 
 def test_ctrl_c_keeps_what_is_done(sample: Any, tmp_path: Path, cli_json: Any) -> None:
