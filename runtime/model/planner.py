@@ -103,8 +103,8 @@ STORAGE: Mapping[str, Storage] = MappingProxyType(
 """The precisions that can be planned, and exported by name."""
 
 # The best first. On a CPU int8 takes a quarter of float32's disk and is faster, without VNNI too (measured on
-# AVX2: 1.8 times at 32 tokens, 1.4 times at 256); blocks are slower than float32 and spare memory. On CUDA
-# products of bytes have no kernel for unsigned activations.
+# AVX2 with one byte everywhere: 1.8 times at 32 tokens, 1.4 times at 256); blocks are slower than float32 and
+# spare memory. On CUDA products of bytes have no kernel for unsigned activations.
 _PREFERRED: Mapping[Place, tuple[str, ...]] = MappingProxyType(
     {
         "cpu": ("int8", "int8-weight", "int4", "nf4", "fp32", "fp16"),

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from qvl_local.export.checkpoint import Checkpoint
 from qvl_local.export.decoder import build_decoder
-from qvl_local.export.recipe import PRECISIONS, Recipe
+from qvl_local.export.recipe import Recipe
+from qvl_local.export.recipe_file import shipped_recipes
 from qvl_local.export.vision import build_vision
 from qvl_local.runtime.model.planner import STORAGE, decoder_bytes, vision_bytes
 
@@ -18,7 +19,7 @@ ODD = {"intermediate": 104, "vision_intermediate": 136, "layers": 2, "vision_dep
 
 
 def test_what_can_be_exported_can_be_planned() -> None:
-    assert set(STORAGE) == set(PRECISIONS)
+    assert set(STORAGE) == set(shipped_recipes())
 
 
 @pytest.mark.parametrize("precision", STORAGE)
