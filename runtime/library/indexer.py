@@ -370,7 +370,7 @@ class Indexer:
     def _report(self, found: Survey, seconds: float) -> IndexReport:
         counts = self._store.counts(self._space)
         failures = {failure.path: failure for failure in self._tally.failures}
-        for failure in self._store.failures():
+        for failure in self._store.failures(self._space):
             # Quarantined earlier and unchanged: still among what was asked for, still not searchable.
             if any(is_inside(failure.path, place) for place in found.places):
                 failures.setdefault(failure.path, failure)

@@ -6,6 +6,7 @@ Every function runs inside the transaction of its caller.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import apsw
@@ -14,17 +15,26 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .connection import fetch, fetch_one
-from .records import EncodedSegment, FailedMedia, FoundFile, IndexedMedia, Space
-from .rows import MEDIA_COLUMNS, file_values, info_values, marks, stored_name, stored_text
+from .records import EncodedSegment, FailedMedia, FoundFile, IndexedMedia, MediaItem, Space
+from .rows import (
+    MEDIA_COLUMNS,
+    file_values,
+    info_values,
+    marks,
+    media_item,
+    stored_name,
+    stored_text,
+)
 
 SELECT_MEDIA = f"SELECT {MEDIA_COLUMNS} FROM media m JOIN folder f ON f.id = m.folder_id"
 
 # `KnownFile` of a media row as seen from one space (the first parameter of the query).
 KNOWN_COLUMNS = (
     "m.id, m.folder_id, m.name, m.size, m.mtime_ns, m.content_hash, "
-    "CASE WHEN m.state = 'indexed' AND NOT EXISTS "
-    "(SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?1) THEN 'pending' "
-    "WHEN m.failed_in != ?1 THEN 'pending' ELSE m.state END"
+    "CASE WHEN m.error IS NOT NULL THEN 'failed' "
+    "WHEN EXISTS (SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?1) THEN 'indexed' "
+    "WHEN EXISTS (SELECT 1 FROM refusal r WHERE r.media_id = m.id AND r.space_id = ?1) THEN 'failed' "
+    "ELSE 'pending' END"
 )
 
 _NO_INFO: dict[str, Any] = dict.fromkeys(
@@ -32,25 +42,49 @@ _NO_INFO: dict[str, Any] = dict.fromkeys(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """A media row that is there already. `is_described`: its content was read well once."""
+
+    id: int
+    content_hash: bytes
+    is_described: bool
+
+
 def write_media(connection: apsw.Connection, item: IndexedMedia | FailedMedia, space: Space) -> int:
-    """Insert or replace the row of a file and clear the vectors that it makes stale; returns its media id."""
-    if isinstance(item, IndexedMedia):
-        values = info_values(item.info) | {"state": "indexed", "error": None, "failed_in": None}
-    else:
-        failed_in = space.id if item.is_models else None
-        values = _NO_INFO | {"state": "failed", "error": stored_text(item.reason), "failed_in": failed_in}
-    values |= file_values(item.file) | {"content_hash": item.content_hash}
-    known = fetch_one(
-        connection,
-        "SELECT id, content_hash FROM media WHERE folder_id = ? AND name = ?",
-        (values["folder_id"], values["name"]),
-    )
+    """Insert or replace the row of a file and clear what it makes stale; returns its media id."""
+    known = _row_at(connection, item.file)
+    if isinstance(item, FailedMedia):
+        return _write_failed(connection, item, space, known)
+    values = info_values(item.info) | {"state": "indexed", "error": None} | _place(item)
     if known is None:
         return _insert(connection, values)
-    media_id: int = known[0]
-    same_content = known[1] == item.content_hash and isinstance(item, IndexedMedia)
-    _remove_segments(connection, media_id, space if same_content else None)
-    _update(connection, media_id, values)
+    _clear(connection, known.id, space if known.content_hash == item.content_hash else None)
+    _update(connection, known.id, values)
+    return known.id
+
+
+def _write_failed(connection: apsw.Connection, item: FailedMedia, space: Space, known: _Row | None) -> int:
+    is_same = known is not None and known.content_hash == item.content_hash
+    if known is not None and known.is_described:
+        if not item.content_hash:
+            return known.id  # the system refused it: no news of its content
+        if is_same:
+            # What was read well once is not at fault: the failure costs this space, the others still serve.
+            _clear(connection, known.id, space)
+            _update(connection, known.id, _place(item))
+            _refuse(connection, known.id, space, item.reason)
+            return known.id
+    error = None if item.is_models else stored_text(item.reason)
+    values = _NO_INFO | {"state": "failed", "error": error} | _place(item)
+    if known is None:
+        media_id = _insert(connection, values)
+    else:
+        media_id = known.id
+        _clear(connection, media_id, space if is_same and item.is_models else None)
+        _update(connection, media_id, values)
+    if item.is_models:
+        _refuse(connection, media_id, space, item.reason)
     return media_id
 
 
@@ -68,56 +102,97 @@ def write_segments(
 
 def move_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> None:
     """Give a row another place; a row that lies there already is removed."""
-    remove_media(connection, [other for other in _ids_at(connection, file) if other != media_id])
+    known = _row_at(connection, file)
+    if known is not None and known.id != media_id:
+        remove_media(connection, [known.id])
     _update(connection, media_id, file_values(file))
 
 
 def copy_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> int:
-    """Write `file` as a second file with the content of `media_id`, in every space; returns its media id."""
-    if fetch_one(connection, "SELECT 1 FROM media WHERE id = ?", (media_id,)) is None:
+    """Write `file` as a second file with the content of `media_id`, in every space; returns its media id.
+
+    One that was known with this content keeps its own vectors where `media_id` has none.
+    """
+    source = fetch_one(connection, "SELECT content_hash FROM media WHERE id = ?", (media_id,))
+    if source is None:
         raise InputError(f"no item has the id {media_id}")
-    present = _ids_at(connection, file)
-    if media_id in present:
+    known = _row_at(connection, file)
+    if known is not None and known.id == media_id:
         _update(connection, media_id, file_values(file))
         return media_id
-    remove_media(connection, present)
-    shared = f"content_hash, state, error, {', '.join(_NO_INFO)}"
     values = file_values(file)
-    connection.execute(
-        f"INSERT INTO media ({', '.join(values)}, {shared}) "
-        f"SELECT {marks(values)}, {shared} FROM media WHERE id = ?",
-        (*values.values(), media_id),
-    )
-    copied = connection.last_insert_rowid()
+    shared = f"content_hash, state, error, {', '.join(_NO_INFO)}"
+    if known is None:
+        connection.execute(
+            f"INSERT INTO media ({', '.join(values)}, {shared}) "
+            f"SELECT {marks(values)}, {shared} FROM media WHERE id = ?",
+            (*values.values(), media_id),
+        )
+        copied = connection.last_insert_rowid()
+    else:
+        copied = known.id
+        if known.content_hash != source[0]:
+            _clear(connection, copied, None)
+        connection.execute(
+            f"UPDATE media SET ({shared}) = (SELECT {shared} FROM media WHERE id = ?) WHERE id = ?",
+            (media_id, copied),
+        )
+        _update(connection, copied, values)
+    _copy_vectors(connection, media_id, copied)
+    return copied
+
+
+def _copy_vectors(connection: apsw.Connection, source_id: int, target_id: int) -> None:
+    """Give an item the segments, vectors and refusals of another, in every space where that has some."""
     rows = fetch(
         connection,
         "SELECT s.space_id, s.t0_ms, s.t1_ms, v.embedding "
         "FROM segment s JOIN vector v ON v.segment_id = s.id "
         "WHERE s.media_id = ? ORDER BY s.id",
-        (media_id,),
+        (source_id,),
     )
+    refusals = fetch(connection, "SELECT space_id, error FROM refusal WHERE media_id = ?", (source_id,))
+    for space_id in {row[0] for row in (*rows, *refusals)}:
+        _clear_space(connection, target_id, space_id)
     for space_id, t0_ms, t1_ms, embedding in rows:
-        _insert_segment(connection, copied, space_id, t0_ms, t1_ms, embedding)
-    return copied
+        _insert_segment(connection, target_id, space_id, t0_ms, t1_ms, embedding)
+    for space_id, error in refusals:
+        connection.execute("INSERT INTO refusal VALUES (?, ?, ?)", (target_id, space_id, error))
 
 
 def remove_media(connection: apsw.Connection, media_ids: Iterable[int]) -> int:
     """Delete media with their segments and vectors; returns how many were items, and not in quarantine."""
     removed = 0
     for media_id in media_ids:
-        _remove_segments(connection, media_id, None)
-        row = fetch_one(connection, "DELETE FROM media WHERE id = ? RETURNING state", (media_id,))
-        removed += row == ("indexed",)
+        removed += _clear(connection, media_id, None)
+        connection.execute("DELETE FROM media WHERE id = ?", (media_id,))
     return removed
 
 
-def _ids_at(connection: apsw.Connection, file: FoundFile) -> list[int]:
-    rows = fetch(
+def failed_media(connection: apsw.Connection, space: Space | None) -> list[tuple[MediaItem, str]]:
+    """The files that cannot be used, and those that got no vectors in `space`, with their reasons."""
+    faults = fetch(connection, f"{SELECT_MEDIA} WHERE m.state = 'failed' AND m.error IS NOT NULL")
+    refused = fetch(
         connection,
-        "SELECT id FROM media WHERE folder_id = ? AND name = ?",
+        f"SELECT {MEDIA_COLUMNS}, r.error FROM refusal r JOIN media m ON m.id = r.media_id "
+        "JOIN folder f ON f.id = m.folder_id WHERE r.space_id = ?",
+        (0 if space is None else space.id,),
+    )
+    items = [(item, item.error or "unknown") for item in map(media_item, faults)]
+    return items + [(media_item(row[:-1]), row[-1]) for row in refused]
+
+
+def _row_at(connection: apsw.Connection, file: FoundFile) -> _Row | None:
+    row = fetch_one(
+        connection,
+        "SELECT id, content_hash, state = 'indexed' FROM media WHERE folder_id = ? AND name = ?",
         (file.folder_id, stored_name(file.name)),
     )
-    return [media_id for (media_id,) in rows]
+    return None if row is None else _Row(row[0], row[1], bool(row[2]))
+
+
+def _place(item: IndexedMedia | FailedMedia) -> dict[str, Any]:
+    return file_values(item.file) | {"content_hash": item.content_hash}
 
 
 def _insert(connection: apsw.Connection, values: Mapping[str, Any]) -> int:
@@ -148,12 +223,29 @@ def _update(connection: apsw.Connection, media_id: int, values: Mapping[str, Any
     )
 
 
-def _remove_segments(connection: apsw.Connection, media_id: int, space: Space | None) -> None:
-    """Delete the segments of an item with their vectors, in one space or (None) in all."""
-    condition, parameters = "media_id = ?", [media_id]
+def _refuse(connection: apsw.Connection, media_id: int, space: Space, reason: str) -> None:
+    connection.execute("INSERT INTO refusal VALUES (?, ?, ?)", (media_id, space.id, stored_text(reason)))
+
+
+def _clear(connection: apsw.Connection, media_id: int, space: Space | None) -> bool:
+    """Forget what one space (None: every space) holds of an item; returns whether there were segments."""
     if space is not None:
-        condition, parameters = "media_id = ? AND space_id = ?", [media_id, space.id]
-    connection.execute(
-        f"DELETE FROM vector WHERE segment_id IN (SELECT id FROM segment WHERE {condition})", parameters
+        return _clear_space(connection, media_id, space.id)
+    spaces = fetch(
+        connection,
+        "SELECT space_id FROM segment WHERE media_id = ?1 "
+        "UNION SELECT space_id FROM refusal WHERE media_id = ?1",
+        (media_id,),
     )
-    connection.execute(f"DELETE FROM segment WHERE {condition}", parameters)
+    cleared = [_clear_space(connection, media_id, space_id) for (space_id,) in spaces]
+    return any(cleared)
+
+
+def _clear_space(connection: apsw.Connection, media_id: int, space_id: int) -> bool:
+    own, parameters = "media_id = ? AND space_id = ?", (media_id, space_id)
+    connection.execute(f"DELETE FROM refusal WHERE {own}", parameters)
+    connection.execute(
+        f"DELETE FROM vector WHERE segment_id IN (SELECT id FROM segment WHERE {own})", parameters
+    )
+    connection.execute(f"DELETE FROM segment WHERE {own}", parameters)
+    return connection.changes() > 0

@@ -127,8 +127,14 @@ MIGRATIONS: tuple[Migration, ...] = (
         """
         -- 0: holds files that were named one by one; nobody asked for the rest of the folder.
         ALTER TABLE folder ADD COLUMN whole INTEGER NOT NULL DEFAULT 1;
-        -- The space whose model could not embed the file; NULL: it is the file that cannot be used.
-        ALTER TABLE media ADD COLUMN failed_in INTEGER;
+
+        -- Files that got no vectors in one space, by no fault of theirs; `media.error` holds faults of files.
+        CREATE TABLE refusal (
+            media_id INTEGER NOT NULL REFERENCES media (id),
+            space_id INTEGER NOT NULL REFERENCES space (id),
+            error TEXT NOT NULL,
+            PRIMARY KEY (media_id, space_id)
+        ) STRICT, WITHOUT ROWID;
         """,
     ),
 )

@@ -73,8 +73,7 @@ class EncodedSegment:
 class KnownFile:
     """A file as the library remembers it. `folder_id` and `name` as in `FoundFile`.
 
-    `state` "pending": described, but without vectors in the space that was asked about; or in quarantine for
-    what the model of another space did.
+    `state` is that in the space that was asked about. "pending": it has neither vectors nor a failure there.
     """
 
     media_id: int
@@ -100,7 +99,8 @@ class IndexedMedia:
 class FailedMedia:
     """A file that could not be used: quarantined with its reason until it changes.
 
-    `is_models`: the file was read well but the model made nothing of it, which another one may.
+    `is_models`: the file was read well but the model made nothing of it, which another one may. An empty
+    `content_hash`: the system refused the file, and its content is not known.
     """
 
     file: FoundFile

@@ -45,6 +45,7 @@ from .media import (
     KNOWN_COLUMNS,
     SELECT_MEDIA,
     copy_media,
+    failed_media,
     move_media,
     remove_media,
     write_media,
@@ -217,7 +218,7 @@ class Store:
         with self._writing() as connection:
             if spaces.active_space(connection) == spaces.find_space(connection, space.identity):
                 raise InputError("the active vector space cannot be removed; activate another one first")
-            for table in ("vector", "code", "dropped", "segment"):
+            for table in ("vector", "code", "dropped", "segment", "refusal"):
                 connection.execute(f"DELETE FROM {table} WHERE space_id = ?", (space.id,))
             connection.execute("DELETE FROM space WHERE id = ?", (space.id,))
 
@@ -260,8 +261,8 @@ class Store:
     def write(self, batch: Sequence[IndexedMedia | FailedMedia], space: Space) -> tuple[int, ...]:
         """Write up to about 1000 files in one transaction and return their media ids.
 
-        A file that is known is replaced: with the content as before it keeps its vectors in other spaces, a
-        changed or failed one loses them.
+        A file that is known is replaced: with the content as before it keeps its vectors in other spaces,
+        also when it fails now; a changed one loses them.
         Raises InputError for a vector that is not finite, of another width, or not of length 1.
         """
         for item in batch:
@@ -318,7 +319,7 @@ class Store:
         """What the library holds in `space` (the active one when None). A failed file is not an item."""
         with self._reading() as connection:
             space = space or spaces.active_space(connection)
-            failed = count(connection, "SELECT count(*) FROM media WHERE state = 'failed'")
+            failed = len(failed_media(connection, space))
             if space is None:
                 return Counts(0, 0, 0, 0, failed)
             kinds: dict[str, int] = dict(
@@ -333,12 +334,14 @@ class Store:
         photos, videos = kinds.get("photo", 0), kinds.get("video", 0)
         return Counts(photos + videos, photos, videos, segments, failed)
 
-    def failures(self) -> tuple[Failure, ...]:
-        """The quarantined files with their reasons, in order of path."""
+    def failures(self, space: Space | None = None) -> tuple[Failure, ...]:
+        """The quarantined files with their reasons, in order of path.
+
+        Among them those that got no vectors in `space` (the active one when None) by no fault of theirs.
+        """
         with self._reading() as connection:
-            rows = fetch(connection, f"{SELECT_MEDIA} WHERE m.state = 'failed'")
-        failed = sorted(map(media_item, rows), key=lambda item: item.path)
-        return tuple(Failure(item.path, item.error or "unknown") for item in failed)
+            failed = failed_media(connection, space or spaces.active_space(connection))
+        return tuple(Failure(item.path, why) for item, why in sorted(failed, key=lambda entry: entry[0].path))
 
     def media(self, media_id: int) -> MediaItem | None:
         """The item of this id, or None."""

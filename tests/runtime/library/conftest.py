@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
@@ -113,3 +114,16 @@ def store(home: Path) -> Iterator[Store]:
     """A new library, open for writing."""
     with Store.open(home, mode="write") as store:
         yield store
+
+
+@pytest.fixture
+def smaller_pictures() -> Callable[[str, Path], Path]:
+    """Makes a copy of a bundle that looks at smaller pictures, and so is another model for a library."""
+
+    def copied(bundle: str, folder: Path) -> Path:
+        shutil.copytree(bundle, folder)
+        pixels = folder / "preprocessor_config.json"
+        pixels.write_text(pixels.read_text(encoding="utf-8").replace("16384", "12288"), encoding="utf-8")
+        return folder
+
+    return copied
