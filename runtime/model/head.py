@@ -24,8 +24,11 @@ def open_head(bundle: Bundle) -> NDArray[np.float32]:
         raise BundleError(f"{bundle.path}: its reranker has no yes/no head. Export the bundle again.")
     file = bundle.file(part.head)
     try:
-        head: NDArray[np.float32] = np.load(file, allow_pickle=False).astype(np.float32).reshape(-1)
-    except (OSError, ValueError) as error:
+        with file.open("rb") as stream:
+            # Not np.load, which would take an archive of arrays, too.
+            array = np.lib.format.read_array(stream, allow_pickle=False)
+        head: NDArray[np.float32] = array.astype(np.float32).reshape(-1)
+    except (OSError, EOFError, ValueError, SyntaxError) as error:
         raise BundleError(f"{file}: cannot be read ({error}). Export the bundle again.") from error
     width = part.table.columns
     if head.shape != (width,):
