@@ -38,15 +38,16 @@ from .bundle_writer import (
     write_pooling,
     write_table,
 )
-from .calibration import Example, world_examples
+from .calibration import Example, edge_examples, world_examples
 from .card import write_card
 from .checkpoint import EMBEDDINGS, Checkpoint
 from .decoder import build_decoder
+from .dynamic import check_optimum, quantize_dynamically
 from .layout import AskedLayout, DecoderLayout, choose_layout
 from .linear import LinearFormat, Tuning
 from .onnx_file import ElementType, Model, Place
 from .parity import check_parity, record_parity
-from .recipe import PRECISIONS, Recipe, Tolerance, Tower, tower_of
+from .recipe import DYNAMIC, PRECISIONS, Recipe, Tolerance, Tower, tower_of
 from .staging import check_target, locked, staged
 from .tensorrt_operators import check_operators
 from .tuning import format_of, tune
@@ -96,6 +97,8 @@ def export_bundle(
     ):
         if keep_existing and (output / MANIFEST).is_file():
             return open_bundle(output).manifest
+        if DYNAMIC in (recipe.vision, recipe.decoder):
+            check_optimum()
         checkpoints = {role: Checkpoint(sources[role].path) for role in sorted(sources)}
         _check_dims(recipe, checkpoints, sources)
         plan = _plan(sources, checkpoints, recipe, layout, spool, report)
@@ -276,8 +279,18 @@ def _write(
         report("writing", min(1.0, done / total))
 
     stored: dict[str, Place] = {}
+    dynamic = {
+        graph
+        for part in plan.parts.values()
+        for graph, precision in ((part.vision, recipe.vision), (part.decoder, recipe.decoder))
+        if precision == DYNAMIC
+    }
     for relative, model in models.items():
-        write_graph(model, stage / relative, written=written, stored=stored)
+        if relative in dynamic:  # its weights are made anew, so nothing of it can be shared
+            write_graph(model, stage / relative, written=written, stored={})
+            quantize_dynamically(stage / relative)
+        else:
+            write_graph(model, stage / relative, written=written, stored=stored)
     for relative, (checkpoint, table) in tables.items():
         write_table(checkpoint, stage / relative, _TABLE_TYPES[table.dtype], written=written)
     for role, part in plan.parts.items():
@@ -306,6 +319,8 @@ def _tune(
         return None if linear is None else format_of(linear, weight)
 
     given = world_examples() if examples is None else examples
+    if recipe.has_static_scales:
+        given = [*given, *edge_examples()]
     return tune(checkpoint, role, given, format_for, progress=partial(report, "calibrating"))
 
 

@@ -29,6 +29,7 @@ from .recipe_file import RecipeFile, read_recipe, shipped_recipe
 Tower = Literal["vision", "decoder"]
 TableType = Literal["float32", "float16"]
 
+DYNAMIC = "int8-dynamic"
 _FLOAT, _HALF = ElementType.FLOAT, ElementType.FLOAT16
 _PREFIXES: Mapping[Tower, str] = MappingProxyType({"vision": "visual.", "decoder": "language_model."})
 _TABLES: Mapping[str, TableType] = MappingProxyType({"fp32": "float32", "fp16": "float16"})
@@ -70,6 +71,12 @@ PRECISIONS: Mapping[str, PrecisionRecord] = MappingProxyType(
             table="float16",
             tolerance=Tolerance(max_abs_diff=0.1, min_cosine=0.99),
         ),
+        # Written in float32, then handed to optimum.
+        DYNAMIC: PrecisionRecord(
+            graph=Precision(_FLOAT, FloatFormat(_FLOAT)),
+            table="float16",
+            tolerance=Tolerance(max_abs_diff=0.3, min_cosine=0.9),
+        ),
         # Activations in two bytes: for single layers whose inputs one byte cannot hold.
         "int8-fine": PrecisionRecord(
             graph=Precision(_FLOAT, Int8Format(fine=True)),
@@ -103,6 +110,8 @@ _PORTABLE: Mapping[str, Precision] = MappingProxyType(
         "int8": Precision(_HALF, QdqFormat()),
     }
 )
+# Where the ort flavour spends two bytes on an input, the portable one has float16.
+_FINE_IN_PORTABLE = MappingProxyType({"int8-fine": "fp16"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +166,17 @@ class Recipe:
     def _from(cls, file: RecipeFile, *, dims: int | None, flavour: str, opset: int) -> Recipe:
         if file.table is not None and file.table not in _TABLES:
             raise InputError(f"Unknown table precision {file.table!r}. Choose one of: {', '.join(_TABLES)}.")
+        portable = known_flavour(flavour) == "portable"
         return cls(
             vision=file.vision,
             decoder=file.decoder,
             flavour=known_flavour(flavour),
             opset=opset,
             dims=dims,
-            layers=tuple(LayerRule(pattern, precision) for pattern, precision in file.layers),
+            layers=tuple(
+                LayerRule(pattern, _FINE_IN_PORTABLE.get(precision, precision) if portable else precision)
+                for pattern, precision in file.layers
+            ),
             table=_TABLES[file.table] if file.table is not None else None,
             allowed=Tolerance(*file.tolerance) if file.tolerance is not None else None,
             calibrated=file.calibrated,
@@ -180,6 +193,8 @@ class Recipe:
                 )
         dialect_of(self.flavour, self.opset)
         for rule in self.layers:
+            if rule.precision == DYNAMIC:
+                raise InputError(f"{rule.pattern}: {DYNAMIC} is for whole towers. Choose int8.")
             narrow = [name for name in (self.vision, self.decoder) if self._base(name).activation == _HALF]
             if rule.precision == "fp32" and narrow:
                 raise InputError(f"{rule.pattern}: a tower of {narrow[0]} keeps no layer in fp32.")

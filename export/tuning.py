@@ -120,7 +120,10 @@ class _Tuner:
     def _candidates(
         self, linear: LinearFormat, names: Sequence[str], inputs: LayerInputs
     ) -> list[tuple[float, Floats]]:
-        if not isinstance(linear, (Int8Format, QdqFormat)):
+        if isinstance(linear, QdqFormat):
+            # A divisor magnifies channels that calibration saw little of, and a static scale clips them.
+            return []
+        if not isinstance(linear, Int8Format):
             divide = partial(smoothing.salience_divisor, inputs.mean_square)
             return [(strength, divide(strength)) for strength in smoothing.SALIENCE_STRENGTHS]
         largest = np.maximum.reduce([self._column_absmax(name) for name in names])
