@@ -248,6 +248,16 @@ class Store:
                 return
             last = rows[-1][0]
 
+    def known_file(self, folder_id: int, name: str, space: Space) -> KnownFile | None:
+        """The file `name` of a folder, as `known` gives it; None when it is not known."""
+        with self._reading() as connection:
+            row = fetch_one(
+                connection,
+                f"SELECT {KNOWN_COLUMNS} FROM media m WHERE m.folder_id = ? AND m.name = ?",
+                (space.id, folder_id, stored_name(name)),
+            )
+        return None if row is None else known_file(row)
+
     def find_content(self, content_hash: bytes, size: int, space: Space) -> tuple[KnownFile, ...]:
         """Files of the same content in any folder, whatever they are called; state as in `known`."""
         with self._reading() as connection:

@@ -5,8 +5,8 @@ path below a root that the library already has belongs to that root, so that no 
 nested roots the inner one owns what lies in it.
 
 Nothing is called gone unless its place was looked at: a folder that cannot be listed, a root that has
-vanished, and a root that is suddenly empty (an unplugged disk leaves its mount point behind) keep what the
-library knows of them.
+vanished, and a root, or a folder of single files, that is suddenly empty (an unplugged disk leaves its mount
+point behind) keep what the library knows of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from __future__ import annotations
 import os
 import shlex
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from ..errors import InputError
 from .formats import kind_by_extension
 from .reasons import unread_file
 from .records import Failure, Folder, FoundFile, KnownFile, Space
-from .roots import absolute, in_terms_of, is_inside, known_inside, path_in
+from .roots import absolute, in_terms_of, is_inside, path_in
 from .scanner import Walk, find, walk
 from .store import Store
 
@@ -57,6 +59,7 @@ class _Place:
     folder: Folder
     name: str
     path: str
+    is_file: bool
 
 
 def check_paths(paths: Iterable[str | Path]) -> tuple[str, ...]:
@@ -90,34 +93,31 @@ def survey(
 
     Once `stop` is set, the rest counts as not looked at.
     """
-    places = [_place(store, path) for path in paths]
+    places = _places(store, paths)
     folders = store.folders()
+    roots = {folder.id: folder for folder in folders}
+    memory = _Memory(store, space, folders)
     found: dict[tuple[int, str], FoundFile] = {}
     failures: list[Failure] = []
     gone: list[KnownFile] = []
     known: dict[tuple[int, str], KnownFile] = {}
+    emptied: dict[str, int] = {}
     for place in places:
         seen = _walk(place, on_found, stop)
         failures.extend(seen.failures)
         here = {(file.folder_id, file.name): file for file in _owned(seen, folders)}
         found |= here
-        inside = [file for _, file in known_inside(store, space, place.path, folders)]
+        inside = memory.at(place.path) if place.is_file else memory.below(place.path)
         known |= {(file.folder_id, file.name): file for file in inside}
         missing = [file for file in inside if (file.folder_id, file.name) not in here]
         items = sum(file.state != "failed" for file in missing)
-        if items and not here and not place.name and not seen.unread:
-            command = shlex.join(("qvl-local", "remove", place.path, "--library", str(store.folder)))
-            failures.append(
-                Failure(
-                    place.path,
-                    f"the folder is empty now; its {items} known files are kept, in case a disk is "
-                    f"not connected. If they are gone for good: {command}",
-                )
-            )
+        if items and not here and not seen.unread and (bare := _bare_folder(place)) is not None:
+            emptied[bare] = emptied.get(bare, 0) + items
             continue
-        gone.extend(file for file in missing if seen.covers(_name_in(place, folders, file)))
+        gone.extend(file for file in missing if seen.covers(_name_in(place, roots, file)))
+    failures.extend(_emptied(store, path, items) for path, items in emptied.items())
     todo = [
-        Todo(file, _path(folders, file), known.get(key))
+        Todo(file, path_in(roots[file.folder_id].path, file.name), known.get(key))
         for key, file in found.items()
         if not _is_settled(file, known.get(key))
     ]
@@ -140,16 +140,59 @@ def known_places(store: Store, space: Space) -> tuple[str, ...]:
     return (*roots, *files)
 
 
-def _place(store: Store, path: str) -> _Place:
-    folders = store.folders()
-    path = in_terms_of(path, (folder.path for folder in folders))
-    is_folder = Path(path).is_dir()
-    # A root of single files is no place for a whole folder.
-    owner = _owner([folder for folder in folders if folder.is_whole or not is_folder], path)
-    if owner is None:
-        owner = store.add_folder(path if is_folder else str(Path(path).parent), is_whole=is_folder)
-    name = "" if path == owner.path else os.path.relpath(path, owner.path)
-    return _Place(owner, name, path)
+class _Memory:
+    """What the library knows at a place. A folder is read once, a single file asked for alone."""
+
+    def __init__(self, store: Store, space: Space, folders: Sequence[Folder]) -> None:
+        self._store = store
+        self._space = space
+        self._folders = folders
+        self._by_name: dict[int, tuple[list[str], list[KnownFile]]] = {}
+
+    def at(self, path: str) -> list[KnownFile]:
+        """The file at `path`, under every root that knows it."""
+        around = (folder for folder in self._folders if path != folder.path and is_inside(path, folder.path))
+        found = (
+            self._store.known_file(folder.id, os.path.relpath(path, folder.path), self._space)
+            for folder in around
+        )
+        return [file for file in found if file is not None]
+
+    def below(self, path: str) -> list[KnownFile]:
+        """Everything in the folder `path`, under every root."""
+        files: list[KnownFile] = []
+        for folder in self._folders:
+            if is_inside(folder.path, path):
+                files.extend(self._files(folder)[1])
+            elif is_inside(path, folder.path):
+                names, known = self._files(folder)
+                name = os.path.relpath(path, folder.path) + os.sep
+                # Sorted by code point: what begins with `name` stands together.
+                after = name[:-1] + chr(ord(os.sep) + 1)
+                files.extend(known[bisect_left(names, name) : bisect_left(names, after)])
+        return files
+
+    def _files(self, folder: Folder) -> tuple[list[str], list[KnownFile]]:
+        if folder.id not in self._by_name:
+            known = sorted(self._store.known(folder.id, self._space), key=lambda file: file.name)
+            self._by_name[folder.id] = [file.name for file in known], known
+        return self._by_name[folder.id]
+
+
+def _places(store: Store, paths: Sequence[str]) -> list[_Place]:
+    folders = list(store.folders())
+    places = []
+    for given in paths:
+        path = in_terms_of(given, (folder.path for folder in folders))
+        is_folder = Path(path).is_dir()
+        # A root of single files is no place for a whole folder.
+        owner = _owner([folder for folder in folders if folder.is_whole or not is_folder], path)
+        if owner is None:
+            owner = store.add_folder(path if is_folder else str(Path(path).parent), is_whole=is_folder)
+            folders = [folder for folder in folders if folder.id != owner.id] + [owner]
+        name = "" if path == owner.path else os.path.relpath(path, owner.path)
+        places.append(_Place(owner, name, path, is_file=bool(name) and not is_folder))
+    return places
 
 
 def _owner(folders: Iterable[Folder], path: str) -> Folder | None:
@@ -159,7 +202,7 @@ def _owner(folders: Iterable[Folder], path: str) -> Folder | None:
 
 
 def _walk(place: _Place, on_found: Callable[[int], None] | None, stop: threading.Event | None) -> Walk:
-    if place.name and not Path(place.path).is_dir():
+    if place.is_file:
         try:
             return Walk(place.folder, (find(place.folder, place.name),), (), ())
         except OSError as error:
@@ -167,6 +210,27 @@ def _walk(place: _Place, on_found: Callable[[int], None] | None, stop: threading
                 return Walk(place.folder, (), (), ())  # a single file of old that is gone
             return Walk(place.folder, (), (Failure(place.path, unread_file(error)),), (place.name,))
     return walk(place.folder, start=place.name, on_found=on_found, stop=stop)
+
+
+def _bare_folder(place: _Place) -> str | None:
+    """The folder that is empty now, so that nobody can tell files that are gone from a disk that is away."""
+    if not place.name:
+        return place.path
+    if not place.is_file or place.folder.is_whole:
+        return None
+    parent = str(Path(place.path).parent)
+    with suppress(OSError), os.scandir(parent) as listing:
+        return None if any(not entry.name.startswith(".") for entry in listing) else parent
+    return parent
+
+
+def _emptied(store: Store, path: str, items: int) -> Failure:
+    command = shlex.join(("qvl-local", "remove", path, "--library", str(store.folder)))
+    return Failure(
+        path,
+        f"the folder is empty now; its {items} known files are kept, in case a disk is "
+        f"not connected. If they are gone for good: {command}",
+    )
 
 
 def _owned(seen: Walk, folders: Sequence[Folder]) -> Iterable[FoundFile]:
@@ -183,17 +247,11 @@ def _owned(seen: Walk, folders: Sequence[Folder]) -> Iterable[FoundFile]:
     return moved
 
 
-def _name_in(place: _Place, folders: Sequence[Folder], file: KnownFile) -> str:
+def _name_in(place: _Place, roots: Mapping[int, Folder], file: KnownFile) -> str:
     """The name of a known file relative to the root of `place`, which `Walk.covers` speaks of."""
     if file.folder_id == place.folder.id:
         return file.name
-    path = next(folder.path for folder in folders if folder.id == file.folder_id)
-    return os.path.relpath(path_in(path, file.name), place.folder.path)
-
-
-def _path(folders: Sequence[Folder], file: FoundFile) -> str:
-    folder = next(folder for folder in folders if folder.id == file.folder_id)
-    return path_in(folder.path, file.name)
+    return os.path.relpath(path_in(roots[file.folder_id].path, file.name), place.folder.path)
 
 
 def _is_same(file: FoundFile, known: KnownFile) -> bool:
