@@ -33,6 +33,9 @@ from .settings import qvl_version
 # click, older ones import it; this is the one spelling that both understand.
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
+# Commands whose time goes into models, and whose own products are small.
+_SEARCHES = ("search", "similar", "demo")
+
 app = typer.Typer(
     name="qvl-local",
     help="Search your own photos and videos by meaning, on your own machine.",
@@ -66,12 +69,24 @@ def _root(
 
 def main() -> None:
     """Entry point of the `qvl-local` command."""
+    _spare_cores(sys.argv[1:])
     status = run(sys.argv[1:])
     if threading.active_count() > 1:
         # A model that still loads for a command that has failed: nobody would wait for it for minutes.
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _spare_cores(arguments: Sequence[str]) -> None:
+    """Keep numpy to one thread where models run beside it; it reads this when it is first imported.
+
+    Its threads spin for a while after every product, on the cores that the models need then. Only in a
+    process of our own: the environment of a caller is the caller's.
+    """
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    if command in _SEARCHES:
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def run(arguments: Sequence[str]) -> int:

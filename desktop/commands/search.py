@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Annotated
 
 import typer
@@ -42,8 +41,6 @@ def search(
     Give words, a picture with --image, or both. The best match comes first; a video is shown with the
     moment that matched.
     """
-    # numpy starts threads that spin for a while after every product, on the cores that the models need now.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     text = queries.check_query(query, image)
     picture = None if image is None else queries.check_file(image, "--image")
     queries.check_output(files=files or null, as_json=as_json)

@@ -1,6 +1,7 @@
 """What `qvl-local` does before a command begins: help, versions, wrong usage, and how little it loads."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -138,3 +139,30 @@ def test_wrong_usage_names_the_culprit(
         error = json.loads(capsys.readouterr().out)["error"]
         assert error["type"] in ("InputError", "UsageError")
         assert names in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("command", "entry", "expected"),
+    [
+        ("search", "main", "1"),
+        ("similar", "main", "1"),
+        ("demo", "main", "1"),
+        ("export", "main", "None"),
+        ("search", "run", "None"),
+    ],
+)
+def test_numpy_is_kept_to_one_thread_in_searches_of_our_own_process(
+    command: str, entry: str, expected: str
+) -> None:
+    script = (
+        "import atexit, os, sys\n"
+        "from qvl_local.desktop import cli\n"
+        f"sys.argv = ['qvl-local', {command!r}, '--nonsense']\n"
+        "atexit.register(lambda: print(os.environ.get('OPENBLAS_NUM_THREADS')))\n"
+        f"cli.{entry}(*([sys.argv[1:]] if {entry!r} == 'run' else []))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.stdout == f"{expected}\n", done.stderr
