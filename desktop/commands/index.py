@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from qvl_local.runtime.errors import InputError
+from qvl_local.runtime.errors import InputError, StoppedError
 
 from .. import jsonout, options, paths
 from ..console import note
@@ -39,24 +39,26 @@ def index(
     note(f"Library: {home_relative(str(settings.library))}")
 
     from qvl_local.runtime import Library
+    from qvl_local.runtime.library.records import IndexReport
 
     from ..progress import progress_view
     from ..termination import EXIT_STATUS, stop_on_sigterm
 
-    with (
-        progress_view() as view,
-        Library.open(
-            settings.library,
-            model=settings.model,
-            backend=backend,
-            device=device,
-            precision=precision,
-            progress=view.model,
-        ) as opened,
-        stop_on_sigterm() as stop,
-    ):
-        note(f"Model: {opened.model}")
-        report = opened.index(roots, progress=view.index, stop=stop)
+    with stop_on_sigterm() as stop, progress_view() as view:
+        try:
+            with Library.open(
+                settings.library,
+                model=settings.model,
+                backend=backend,
+                device=device,
+                precision=precision,
+                progress=view.model,
+                stop=stop,
+            ) as opened:
+                note(f"Model: {opened.model}")
+                report = opened.index(roots, progress=view.index, stop=stop)
+        except StoppedError:  # there is no library yet, and its model was not ready
+            report = IndexReport(0, 0, 0, 0, 0, 0, 0, 0, (), 0.0)
 
     if as_json:
         jsonout.write(jsonout.index_report(report))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qvl_local.desktop.progress import View
 from qvl_local.runtime import Library
 
 QUERY = "two dogs on a beach at night"
@@ -326,6 +327,26 @@ def test_ctrl_c_keeps_what_is_done(sample: Any, tmp_path: Path, cli_json: Any) -
     done = cli_json("index", str(sample.pictures), "--library", library, status=1)
     assert done["items"] == 30
     assert done["added"] + done["unchanged"] == 30
+
+
+@pytest.mark.skipif("os.name != 'posix'", reason="Windows ends a program without telling it")
+def test_sigterm_ends_the_first_fetch_of_a_model(
+    sample: Any, tmp_path: Path, cli_json: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[str] = []
+
+    def terminated(_view: View, step: str, _fraction: float) -> None:
+        steps.append(step)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(View, "model", terminated)
+    library = tmp_path / "library"
+    printed = cli_json("index", str(sample.pictures), "--library", str(library), status=143)
+    assert (printed["items"], printed["added"]) == (0, 0)
+    assert len(steps) == 1
+    assert not library.exists()
+    assert not list((tmp_path / "cache").rglob("*.onnx"))
 
 
 @pytest.mark.skipif("os.name != 'posix'", reason="Windows ends a program without telling it")
