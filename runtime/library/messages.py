@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import unicodedata
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, BinaryIO
@@ -27,9 +28,14 @@ LARGEST_HEADER = 2**20
 LARGEST_BODY = 2**28
 """Bytes; a scene of 64 frames at the largest budget of the models is below 50 million."""
 
+LARGEST_PICTURE = 2**25
+"""Bytes of a thumbnail or strip. They are kept until their file is written, so they get a limit of their own;
+the frames of that scene make a JPEG below 10 million."""
+
 _LARGEST_TEXT = 10_000
 _LARGEST_SIDE = 2**31
 _LARGEST_MS = 2**53
+_UNSHOWN = ("Cc", "Cf")
 
 
 class MessageError(Exception):
@@ -91,10 +97,13 @@ def write_message(file: BinaryIO, message: Message) -> None:
     """Write one message, in the decoding process, and flush.
 
     Raises:
-        ValueError: it is larger than a message may be.
+        ValueError: it is larger than a message may be, or holds what none can hold; nothing was written.
     """
     header, blobs = _encoded(message)
-    text = json.dumps(header, allow_nan=False).encode("ascii")
+    try:
+        text = json.dumps(header, allow_nan=False).encode("ascii")
+    except ValueError as error:
+        raise ValueError("what was decoded holds a number that is none") from error
     count = sum(len(blob) for blob in blobs)
     if len(text) > LARGEST_HEADER or count > LARGEST_BODY:
         raise ValueError("what was decoded is too large to be handed over")
@@ -146,32 +155,41 @@ def _encoded(message: Message) -> tuple[dict[str, Any], list[bytes | memoryview]
         case Part(value=Description(info=info, thumbnail=thumbnail)):
             taken_at = None if info.taken_at is None else info.taken_at.isoformat()
             described = {**asdict(info), "taken_at": taken_at}
-            return {"is": "description", "info": described, "thumbnail": len(thumbnail)}, [thumbnail]
+            return {"is": "description", "info": described, "thumbnail": _size(thumbnail)}, [thumbnail]
         case Failed(reason=reason, is_access=is_access):
             return {"is": "failed", "reason": reason[:_LARGEST_TEXT], "is_access": is_access}, []
         case Ready():
             return {"is": "ready"}, []
         case Beat():
             return {"is": "beat"}, []
-        case _:
+        case Done():
             return {"is": "done"}, []
+        case _:
+            what = message.value if isinstance(message, Part) else message
+            raise ValueError(f"a {type(what).__name__} is nothing that can be handed over")
 
 
 def _encoded_piece(piece: Piece) -> tuple[dict[str, Any], list[bytes | memoryview]]:
-    is_film = isinstance(piece.pixels, VideoFrames)
-    pixels = piece.pixels.frames if isinstance(piece.pixels, VideoFrames) else piece.pixels
-    times_s = [float(t) for t in piece.pixels.times_s] if isinstance(piece.pixels, VideoFrames) else None
+    pixels, times_s = piece.pixels, None
+    if isinstance(pixels, VideoFrames):
+        pixels, times_s = pixels.frames, [float(time) for time in pixels.times_s]
     strip = piece.strip
     header = {
         "is": "piece",
         "t0_ms": piece.t0_ms,
         "t1_ms": piece.t1_ms,
         "shape": list(pixels.shape),
-        "times_s": times_s if is_film else None,
-        "strip": None if strip is None else len(strip),
+        "times_s": times_s,
+        "strip": None if strip is None else _size(strip),
     }
     blobs: list[bytes | memoryview] = [np.ascontiguousarray(pixels).data.cast("B")]
     return header, blobs if strip is None else [*blobs, strip]
+
+
+def _size(picture: bytes) -> int:
+    if len(picture) > LARGEST_PICTURE:
+        raise ValueError("a small picture of it is too large to be handed over")
+    return len(picture)
 
 
 # Reading: nothing is believed
@@ -237,14 +255,19 @@ class _Fields:
             raise ValueError(f"{name} is no text, or too long")
         return value
 
+    def line(self, name: str) -> str:
+        """Text for lists and logs: one line, without control characters and what turns the direction."""
+        shown = "".join(c for c in self.text(name) if c.isspace() or unicodedata.category(c) not in _UNSHOWN)
+        return " ".join(shown.split())
+
     def flag(self, name: str) -> bool:
         value = self._value.get(name)
         if not isinstance(value, bool):
             raise ValueError(f"{name} is neither true nor false")
         return value
 
-    def blob(self, name: str) -> bytes:
-        return bytes(self.body.take(self.whole(name, most=LARGEST_BODY)))
+    def picture(self, name: str) -> bytes:
+        return bytes(self.body.take(self.whole(name, most=LARGEST_PICTURE)))
 
     def has(self, name: str) -> bool:
         return self._value.get(name) is not None
@@ -266,11 +289,11 @@ def _decoded(fields: _Fields) -> Message:
         case "done":
             return Done()
         case "failed":
-            return Failed(fields.text("reason"), fields.flag("is_access"))
+            return Failed(fields.line("reason"), fields.flag("is_access"))
         case "piece":
             return Part(_decoded_piece(fields))
         case "description":
-            return Part(Description(_decoded_info(fields.object("info")), fields.blob("thumbnail")))
+            return Part(Description(_decoded_info(fields.object("info")), fields.picture("thumbnail")))
         case other:
             raise ValueError(f"there is no message called {other[:40]!r}")
 
@@ -284,7 +307,7 @@ def _decoded_piece(fields: _Fields) -> Piece:
         pixels = VideoFrames(frames=_pixels(fields, axes=4), times_s=np.array(times_s, np.float64))
     else:
         pixels = _pixels(fields, axes=3)
-    return Piece(t0_ms, t1_ms, pixels, fields.blob("strip") if fields.has("strip") else None)
+    return Piece(t0_ms, t1_ms, pixels, fields.picture("strip") if fields.has("strip") else None)
 
 
 def _pixels(fields: _Fields, *, axes: int) -> NDArray[np.uint8]:
@@ -309,5 +332,5 @@ def _decoded_info(fields: _Fields) -> MediaInfo:
         duration_s=fields.number("duration_s", limit=_LARGEST_MS) if fields.has("duration_s") else None,
         latitude=fields.number("latitude", limit=90) if fields.has("latitude") else None,
         longitude=fields.number("longitude", limit=180) if fields.has("longitude") else None,
-        camera=fields.text("camera") if fields.has("camera") else None,
+        camera=fields.line("camera") if fields.has("camera") else None,
     )

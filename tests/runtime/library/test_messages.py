@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import unicodedata
 from datetime import datetime
 from io import BytesIO
 from typing import Any
@@ -173,6 +174,108 @@ def test_any_bytes_are_a_message_or_none_or_refused(content: bytes) -> None:
         except MessageError:
             continue
         assert message is None or isinstance(message, Part)
+
+
+FAILED = {"is": "failed", "reason": "torn", "is_access": False}
+FIELDS = sorted({*PHOTO, *DESCRIPTION, *FAILED})
+INFO_FIELDS = ["kind", "width", "height", "taken_at", "duration_s", "latitude", "longitude", "camera"]
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(
+        ["piece", "description", "failed", "done", "photo", "video", "2024-05-03", 0, 1, 2, 3, 4]
+    )
+    | st.sampled_from([2**31, 2**53, 2**63, 2**70, -1, 90.5, 180, [2, 2, 3], [2, 2, 2, 3], [0.0, 0.5]]),
+    lambda values: (
+        st.lists(values, max_size=4) | st.dictionaries(st.sampled_from(FIELDS), values, max_size=3)
+    ),
+    max_leaves=5,
+)
+
+
+@given(
+    header=st.sampled_from([PHOTO, FILM, DESCRIPTION, FAILED, {"is": "ready"}, {"is": "beat"}]),
+    changed=st.dictionaries(st.sampled_from(FIELDS), ODD, max_size=2),
+    described=st.dictionaries(st.sampled_from(INFO_FIELDS), ODD, max_size=2),
+    body=st.sampled_from([0, 4, 12, 16, 24, 28]).map(bytes) | st.binary(max_size=30),
+)
+def test_odd_fields_are_refused_or_harmless(
+    header: dict[str, Any], changed: dict[str, Any], described: dict[str, Any], body: bytes
+) -> None:
+    fields = {**header, **changed}
+    if isinstance(fields.get("info"), dict):
+        fields["info"] = {**fields["info"], **described}
+    try:
+        message = read_message(wire(fields, body))
+    except MessageError:
+        return
+    match message:
+        case Part(value=Piece() as piece):
+            assert 0 <= piece.t0_ms <= piece.t1_ms < 2**63
+            film = piece.pixels
+            pixels = film.frames if isinstance(film, VideoFrames) else film
+            assert pixels.dtype == np.uint8
+            assert pixels.shape[-1] == 3
+            assert pixels.size + len(piece.strip or b"") == len(body)
+            if isinstance(film, VideoFrames):
+                assert np.isfinite(film.times_s).all()
+        case Part(value=Description(info=info, thumbnail=thumbnail)):
+            assert info.kind in ("photo", "video")
+            assert 0 <= info.width < 2**63
+            assert 0 <= info.height < 2**63
+            assert info.taken_at is None or info.taken_at.tzinfo is None
+            for value in (info.duration_s, info.latitude, info.longitude):
+                assert value is None or math.isfinite(value)
+            assert info.camera is None or is_line(info.camera)
+            assert thumbnail == body
+        case Failed(reason=reason, is_access=is_access):
+            assert is_line(reason)
+            assert isinstance(is_access, bool)
+        case _:
+            assert isinstance(message, Ready | Beat | Done)
+
+
+def is_line(text: str) -> bool:
+    return not {unicodedata.category(character) for character in text} & {"Cc", "Cf", "Zl", "Zp"}
+
+
+def test_a_reason_is_one_line_without_control_characters() -> None:
+    reason = "torn\n\x1b[31mred\x00\x85at\u2028byte  9\r\x9b\u202e "
+    assert passed(Failed(reason)) == Failed("torn [31mred at byte 9")
+    info = MediaInfo("photo", 1, 1, camera="Canon\x1b]0;\n EOS")
+    assert passed(Part(Description(info, b""))).value.info.camera == "Canon]0; EOS"
+
+
+@pytest.mark.parametrize("message", [Part("a text"), Part(None), "done", None])
+def test_what_is_no_message_is_not_sent(message: Any) -> None:
+    pipe = BytesIO()
+    with pytest.raises(ValueError, match=r"a (str|NoneType) is nothing that can be handed over"):
+        write_message(pipe, message)
+    assert pipe.getvalue() == b""
+
+
+def test_a_number_that_is_none_is_not_sent() -> None:
+    pipe = BytesIO()
+    info = MediaInfo("video", 1, 1, duration_s=math.nan)
+    with pytest.raises(ValueError, match="what was decoded holds a number that is none"):
+        write_message(pipe, Part(Description(info, b"")))
+    assert pipe.getvalue() == b""
+
+
+def test_small_pictures_are_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.zeros((1, 1, 3), np.uint8)
+    monkeypatch.setattr(messages, "LARGEST_PICTURE", 4)
+    for part in (Description(MediaInfo("photo", 1, 1), bytes(5)), Piece(0, 0, pixels, bytes(5))):
+        with pytest.raises(ValueError, match="too large to be handed over"):
+            write_message(BytesIO(), Part(part))
+    for header, body in ((DESCRIPTION, bytes(4)), ({**PHOTO, "strip": 4}, bytes(16))):
+        assert isinstance(read_message(wire(header, body)), Part)
+    for header, body in (({**DESCRIPTION, "thumbnail": 5}, bytes(5)), ({**PHOTO, "strip": 5}, bytes(17))):
+        with pytest.raises(MessageError):
+            read_message(wire(header, body))
 
 
 def test_what_is_too_large_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
