@@ -21,6 +21,7 @@ from qvl_local.quant.accuracy.bench import Plan, Step, measure_accuracy
 from qvl_local.quant.accuracy.plot import plot
 from qvl_local.quant.accuracy.report import report_object
 from qvl_local.quant.accuracy.world import FULL, world_datasets
+from qvl_local.runtime.errors import MissingExtraError
 from qvl_local.runtime.model.bundle import Bundle, open_bundle
 from qvl_local.runtime.model.resolve import find_checkpoints
 
@@ -45,7 +46,8 @@ def main() -> None:
 
 def run(work: Path, precisions: list[str], limit: int | None, results: Path) -> None:
     start = time.monotonic()
-    bundles = [export(work / name, name) for name in (REFERENCE, *precisions)]
+    made = [export(work / name, name) for name in (REFERENCE, *precisions)]
+    bundles = [bundle for bundle in made if bundle is not None]
     exported = time.monotonic()
     datasets = world_datasets(FULL if limit is None else FULL.limited(limit))
     drawn = time.monotonic()
@@ -65,9 +67,13 @@ def run(work: Path, precisions: list[str], limit: int | None, results: Path) -> 
     print(f"{path}: {timings}")
 
 
-def export(folder: Path, precision: str) -> Bundle:
+def export(folder: Path, precision: str) -> Bundle | None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    export_bundle(find_checkpoints("tiny"), folder, recipe=Recipe.of(precision))
+    try:
+        export_bundle(find_checkpoints("tiny"), folder, recipe=Recipe.of(precision))
+    except MissingExtraError as error:
+        print(f"{precision}: left out. {error}")
+        return None
     return open_bundle(folder)
 
 
