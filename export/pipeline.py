@@ -101,7 +101,7 @@ def export_bundle(
             check_optimum()
         checkpoints = {role: Checkpoint(sources[role].path) for role in sorted(sources)}
         _check_dims(recipe, checkpoints, sources)
-        plan = _plan(sources, checkpoints, recipe, layout, spool, report)
+        plan = _plan(sources, checkpoints, recipe, layout, _calibration(recipe, examples), spool, report)
         with staged(output) as stage:
             _write(checkpoints, plan, recipe, examples, stage, report)
             report("checking", 0.0)
@@ -166,6 +166,7 @@ def _plan(
     checkpoints: Mapping[Role, Checkpoint],
     recipe: Recipe,
     asked: AskedLayout,
+    calibration: str | None,
     spool: IO[bytes],
     report: Progress,
 ) -> _Plan:
@@ -193,11 +194,19 @@ def _plan(
         role: replace(
             _part(sources[role], hashes[role], checkpoints[role], places[role], recipe),
             adapter=layout.switch(role),
+            calibration=calibration,
         )
         for role in checkpoints
     }
     fusion = read_fusion(checkpoints["reranker"].folder) if "reranker" in checkpoints else {}
     return _Plan(parts, layout, fusion)
+
+
+def _calibration(recipe: Recipe, examples: Sequence[Example] | None) -> str | None:
+    """What the manifest says of calibration."""
+    if not recipe.calibrated:
+        return None
+    return "sample world" if examples is None else f"{len(examples)} own pictures"
 
 
 def _tolerance(recipe: Recipe, layout: DecoderLayout) -> Tolerance:

@@ -27,7 +27,7 @@ def export(
         str | None,
         typer.Option(
             "--precision",
-            metavar="fp32|fp16|int8|int8-weight|int4|nf4",
+            metavar="fp32|fp16|int8|int8-weight|int4|nf4|int8-dynamic",
             envvar="QVL_PRECISION",
             help="Of the weights. [default: fp32]",
         ),
@@ -35,6 +35,14 @@ def export(
     recipe_file: Annotated[
         str | None,
         typer.Option("--recipe", metavar="FILE", help="A TOML file that says it part by part."),
+    ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrate",
+            metavar="DIR",
+            help="Pictures that int8, int4 and nf4 layers are tuned to. [default: the sample world's]",
+        ),
     ] = None,
     flavour: Annotated[
         str,
@@ -51,6 +59,14 @@ def export(
             "--opset", metavar="23|20", envvar="QVL_OPSET", help="Operators of the portable flavour."
         ),
     ] = 23,
+    tensorrt: Annotated[
+        bool,
+        typer.Option(
+            "--tensorrt",
+            help="Build TensorRT engines for this machine's GPU too. MODEL may be a portable bundle, with -o "
+            "the same.",
+        ),
+    ] = False,
     dims: Annotated[
         int | None,
         typer.Option(
@@ -97,26 +113,42 @@ def export(
     folder = paths.absolute(output)
     questions = None if data is None else _data_folder(data, report)
 
+    from qvl_local.export.calibration import folder_examples
     from qvl_local.export.layout import known_layout
     from qvl_local.export.pipeline import export_bundle
     from qvl_local.export.recipe import Recipe
     from qvl_local.export.report import report_bundle, wants_report
+    from qvl_local.export.tensorrt_engine import build_engines
     from qvl_local.runtime.model.bundle import open_bundle
+    from qvl_local.runtime.model.tensorrt_session import import_tensorrt
 
     from ..progress import progress_view
 
     if recipe_file is not None and precision is not None:
         raise InputError("--precision and --recipe: give one of them.")
+    if tensorrt:
+        flavour, precision = "portable", precision or ("fp16" if recipe_file is None else None)
+        import_tensorrt()  # what is missing is better said before the export than after it
     if recipe_file is not None:
         recipe = Recipe.read(paths.absolute(recipe_file), dims=dims, flavour=flavour, opset=opset)
     else:
         recipe = Recipe.of(precision or "fp32", dims=dims, flavour=flavour, opset=opset)
     decoders = known_layout(layout)
+    if calibrate is not None and not recipe.calibrated:
+        raise InputError("--calibrate: nothing is tuned at this precision. Choose int8, int4 or nf4.")
+    examples = None if calibrate is None else folder_examples(paths.absolute(calibrate))
     start = time.monotonic()
     with progress_view() as view:
-        sources = sources_of(models, view.model)
-        export_bundle(sources, folder, recipe=recipe, layout=decoders, progress=view.model)
+        if tensorrt and _is_bundle(models, folder):
+            report = False
+        else:
+            sources = sources_of(models, view.model)
+            export_bundle(
+                sources, folder, recipe=recipe, layout=decoders, examples=examples, progress=view.model
+            )
         bundle = open_bundle(folder)
+        if tensorrt:
+            build_engines(bundle, progress=view.model)
         if wants_report(bundle) if report is None and questions is None else report is not False:
             bundle = report_bundle(folder, data=questions, progress=view.model)
     seconds = time.monotonic() - start
@@ -127,6 +159,11 @@ def export(
         from ..tables import print_exported
 
         print_exported(bundle, seconds)
+
+
+def _is_bundle(models: Sequence[str], folder: Path) -> bool:
+    """Is the one model that is named the very bundle that is to be made?"""
+    return len(models) == 1 and paths.absolute(models[0]) == folder and (folder / "qvl.json").is_file()
 
 
 def _data_folder(name: str, report: bool | None) -> Path:

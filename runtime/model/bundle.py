@@ -55,7 +55,8 @@ class Part:
     `folder` holds config, tokenizer, chat template and preprocessor files ("." or "reranker").
     `head` is the float32 [H] difference W_yes - W_no of a reranker, absent for an embedder.
     `dims` is the embedding width that the bundle serves by default (MRL), at most the hidden size.
-    `exceptions` names the layers that have not their tower's precision, and what they have.
+    `exceptions` names the layers that have not their tower's precision, and what they have. `calibration`
+    says with what layers were tuned to data, if they were.
     `adapter` is what a decoder that serves both models is fed to be this one: 0 without its adapters, 1 with
     them; None for a decoder that has no such input.
     """
@@ -70,6 +71,7 @@ class Part:
     dims: int
     head: str | None = None
     exceptions: dict[str, str] = field(default_factory=dict)
+    calibration: str | None = None
     adapter: float | None = None
 
 
@@ -180,6 +182,7 @@ class Bundle:
                 part.table.dtype,
                 self.manifest.flavour,
                 *sorted(part.exceptions.items()),
+                *([part.calibration] if part.calibration is not None else []),
             ]
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
