@@ -35,8 +35,12 @@ Backend = Annotated[
     ),
 ]
 Device = Annotated[
-    Literal["cpu", "cuda"],
-    typer.Option("--device", envvar="QVL_DEVICE", help="Run the model on the CPU, or on a CUDA GPU."),
+    Literal["cpu", "cuda", "tensorrt"],
+    typer.Option(
+        "--device",
+        envvar="QVL_DEVICE",
+        help="Run the model on the CPU, or on an NVIDIA GPU by CUDA or (portable bundles) TensorRT.",
+    ),
 ]
 Precision = Annotated[
     str | None,

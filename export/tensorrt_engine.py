@@ -22,9 +22,8 @@ from qvl_local.runtime.model.config import ModelConfig, load_config
 from qvl_local.runtime.model.pixels import load_budget
 from qvl_local.runtime.model.storage import cache_folder
 from qvl_local.runtime.model.tensorrt_place import ENGINES, EngineMachine, EnginePlace
+from qvl_local.runtime.model.tensorrt_profiles import Profile, RunLimits, decoder_profiles, vision_profiles
 from qvl_local.runtime.model.tensorrt_session import import_tensorrt
-
-from .tensorrt_profiles import Profile, RunLimits, decoder_profiles, vision_profiles
 
 Progress = Callable[[str, float], None]
 

@@ -11,15 +11,12 @@ Opening reads a few kilobytes; models, decoders and the vector index load when t
 
 from __future__ import annotations
 
-import os
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,15 +25,18 @@ from ..errors import InputError, LibraryError, StoppedError
 from .home import DATABASE
 from .models import Models
 from .previews import PREVIEWS, Previews
-from .records import Counts, Failure, Filters, IndexReport, SearchResult, Space
+from .query import checked_query, fitted
+from .records import Failure, Filters, IndexReport, SearchResult
+from .renewal import is_filled, switch
 from .roots import absolute
 from .running import Asked, Running, check_comparable, identity_of, lasting_name
 from .search import RERANKED, Found, check_limit, find, rerank
+from .status import LibraryStatus, library_status, nothing_done
 from .store import Store
 
 if TYPE_CHECKING:
     from ..model.backends import BackendName
-    from ..model.pixels import PixelBudget
+    from ..model.ort_providers import Device
     from .indexer import IndexProgress, IndexSettings
 
 QUERY_INSTRUCTION = "Retrieve images or text relevant to the user's query."
@@ -44,27 +44,6 @@ QUERY_INSTRUCTION = "Retrieve images or text relevant to the user's query."
 
 DEFAULT_FUSION_WEIGHT = 15.0
 """The cosine's part in the fused score for bundles that carry no measured one."""
-
-QUERY_CHARACTERS = 10_000
-"""Longer texts are refused: they are no query, and each reranked hit would read them again."""
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryStatus:
-    """What a library holds.
-
-    `folders`: those that were indexed as a whole; files that were named one by one are only counted. `model`
-    is None, and `dims` 0, as long as nothing was indexed. `size`: bytes on disk. `changed_at`: when
-    the library was last written, seconds since 1970.
-    """
-
-    counts: Counts
-    folders: tuple[str, ...]
-    failures: tuple[Failure, ...]
-    model: str | None
-    dims: int
-    size: int
-    changed_at: float
 
 
 class Library:
@@ -96,7 +75,7 @@ class Library:
         *,
         model: str | Path | None = None,
         backend: BackendName | None = None,
-        device: Literal["cpu", "cuda"] = "cpu",
+        device: Device = "cpu",
         precision: str | None = None,
         create: bool = True,
         settings: IndexSettings | None = None,
@@ -176,7 +155,7 @@ class Library:
         try:
             embedder = self._models.embedder(stop)
         except StoppedError:
-            return _nothing_done(self._reader())
+            return nothing_done(self._reader())
         identity = identity_of(embedder, self._models.running().model)
         with Store.open(self.path, mode="write") as store:
             space = store.space(identity)
@@ -197,8 +176,8 @@ class Library:
                     progress=progress,
                     stop=stop,
                 ).run(given)
-            if not space.active and _is_filled(store, space):
-                _switch(store, space)
+            if not space.active and is_filled(store, space):
+                switch(store, space)
         return report
 
     def search(
@@ -248,7 +227,7 @@ class Library:
 
         Arguments and errors as for `search`; `top` is `rerank_top`; above 0 the reranker loads meanwhile.
         """
-        text = _checked_query(query, has_image=image is not None)
+        text = checked_query(query, has_image=image is not None)
         given: dict[str, Any] = {} if text is None else {"text": text, "instruction": QUERY_INSTRUCTION}
         if image is not None:
             given["image"] = image
@@ -314,18 +293,7 @@ class Library:
 
     def status(self) -> LibraryStatus:
         """What the library holds."""
-        store = self._reader()
-        space = store.active_space()
-        files = list(self._file_status())
-        return LibraryStatus(
-            counts=store.counts(),
-            folders=tuple(folder.path for folder in store.folders() if folder.is_whole),
-            failures=store.failures(),
-            model=None if space is None else space.identity.bundle,
-            dims=0 if space is None else space.identity.dims,
-            size=sum(file.st_size for file in files),
-            changed_at=max(file.st_mtime for file in files),
-        )
+        return library_status(self._reader())
 
     def failures(self) -> tuple[Failure, ...]:
         """The files in quarantine and why, by path."""
@@ -360,12 +328,6 @@ class Library:
         for file in files:
             if file is not None:
                 file.close()
-
-    def _file_status(self) -> Iterator[os.stat_result]:
-        for file in self.path.glob("*.db*"):
-            # A journal goes away when an indexer is done with it.
-            with suppress(FileNotFoundError):
-                yield file.stat()
 
     # The parts, opened when they are first needed
 
@@ -411,19 +373,13 @@ class Library:
         width = embedder.width(embedder.max_dims if dims is None else dims)
         check_limit(limit, top)
         if "image" in given:
-            given = {**given, "image": _fitted(given["image"], embedder.budget)}
+            given = {**given, "image": fitted(given["image"], embedder.budget)}
         if top:
             models.load_reranker_ahead()  # the last thing before the work: an error must not wait for it
         (vector,) = embedder.embed([given], dims=width)
         done = time.perf_counter()
         timings = {"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000}
         return find(store, vector, limit=limit, filters=filters, top=top, query=query, timings_ms=timings)
-
-
-def _nothing_done(store: Store) -> IndexReport:
-    """The report of a run that was stopped before it began."""
-    held = store.counts()
-    return IndexReport(held.items, held.photos, held.videos, held.segments, 0, 0, 0, 0, (), 0.0)
 
 
 def _identity_of(file: Path) -> tuple[int, int] | None:
@@ -433,40 +389,3 @@ def _identity_of(file: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _checked_query(query: str | None, *, has_image: bool) -> str | None:
-    """The query without blanks around it; None when there is only a picture."""
-    text = (query or "").strip()
-    if not text and not has_image:
-        raise InputError("The query is empty. Say what to look for, or give a picture.")
-    if len(text) > QUERY_CHARACTERS:
-        raise InputError(
-            f"The query has {len(text):,} characters; a query may have {QUERY_CHARACTERS:,}. "
-            "Search for the words that matter."
-        )
-    return text or None
-
-
-def _fitted(image: str | Path | NDArray[np.uint8], budget: PixelBudget) -> NDArray[np.uint8]:
-    """A query's picture as the models take it: decoded once for both, and found to be broken in good time."""
-    from ..model.image import fit_image, read_image
-
-    return read_image(image, budget=budget) if isinstance(image, (str, Path)) else fit_image(image, budget)
-
-
-def _is_filled(store: Store, space: Space) -> bool:
-    """Whether nothing waits any more for vectors in `space`, and it can stand in for the active one."""
-    if store.counts().items and not store.counts(space).items:
-        return False  # a model that made nothing of anything
-    return not any(
-        known.state == "pending" for folder in store.folders() for known in store.known(folder.id, space)
-    )
-
-
-def _switch(store: Store, space: Space) -> None:
-    """Let a filled space serve, and drop the others."""
-    store.activate(space)
-    for other in store.spaces():
-        if other.id != space.id:
-            store.remove_space(other)

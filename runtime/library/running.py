@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from ..errors import LibraryError
 from ..model.bundle import MANIFEST
@@ -21,6 +21,7 @@ from .records import Space, SpaceIdentity
 if TYPE_CHECKING:
     from ..model.backends import BackendName
     from ..model.embedder import Embedder
+    from ..model.ort_providers import Device
     from .store import Store
 
 DEFAULT_MODEL = "tiny"
@@ -34,7 +35,7 @@ class Running:
 
     model: str
     backend: BackendName
-    device: Literal["cpu", "cuda"]
+    device: Device
     precision: str | None
 
 
@@ -44,7 +45,7 @@ class Asked:
 
     model: str | None = None
     backend: BackendName | None = None
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     precision: str | None = None
 
     def running(self, space: Space | None) -> Running:

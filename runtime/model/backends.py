@@ -50,7 +50,13 @@ def open_engine(
     if backend not in BACKENDS:
         raise InputError(f"Unknown backend {backend!r}. Use one of: {', '.join(BACKENDS)}.")
     if backend == "onnx":
-        bundle = resolve(model, precision=precision, device=options.device, progress=progress)
+        place: Literal["cpu", "cuda"] = "cpu" if options.device == "cpu" else "cuda"
+        bundle = resolve(model, precision=precision, device=place, progress=progress)
+        if options.device == "tensorrt" and bundle.manifest.flavour != "portable":
+            raise InputError(
+                f"{model}: is of the flavour {bundle.manifest.flavour}, of which TensorRT reads little. "
+                f"Make another bundle: qvl-local export {model} --flavour portable --precision fp16 -o DIR"
+            )
         return OrtEngine(bundle, role, options)
     is_bundle = (Path(model).expanduser() / MANIFEST).is_file()
     if backend == "tensorrt":
@@ -67,6 +73,8 @@ def open_engine(
             f"{model}: is an exported bundle, which the backend {backend} does not run. "
             "Give the checkpoint that it was made from, or choose the backend onnx."
         )
+    if options.device == "tensorrt":
+        raise InputError(f"The backend {backend} runs on the CPU or with CUDA: --device cpu or cuda.")
     open_checkpoint = _registered(backend)
     checkpoint = find_checkpoints(model, progress=progress).get(role)
     if checkpoint is None:

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BundleError, InputError, ModelError, ModelMemoryError
 from ..machine import usable_cores
+from .ort_providers import DEVICES, NAMES, PROVIDERS, Device, providers_for
 from .session import Array
-
-Device = Literal["cpu", "cuda"]
 
 # Products of bytes add up in 16 bits on x86 without VNNI, where they overflow: errors of 65,000 were measured
 # in sums of 2048. With this entry ONNX Runtime takes its exact kernel there, and changes nothing elsewhere.
@@ -40,8 +39,8 @@ class SessionOptions:
     threads: int | None = None
 
     def __post_init__(self) -> None:
-        if self.device not in ("cpu", "cuda"):
-            raise InputError(f"Unknown device {self.device!r}. Use cpu or cuda.")
+        if self.device not in DEVICES:
+            raise InputError(f"Unknown device {self.device!r}. Use one of: {', '.join(DEVICES)}.")
         if self.threads is not None and self.threads < 1:
             raise InputError("The number of threads must be at least 1.")
 
@@ -53,12 +52,12 @@ class OrtSession:
         """Load a graph.
 
         Raises:
-            ModelError: CUDA was asked for and cannot be had; it never falls back to the CPU.
+            ModelError: a device was asked for and cannot be had; it never falls back to another.
             BundleError: the graph is damaged or uses something unknown.
         """
         import onnxruntime
 
-        providers = _providers(onnxruntime, options.device)
+        providers = providers_for(onnxruntime, options.device, graph)
         settings = onnxruntime.SessionOptions()
         settings.log_severity_level = 3  # errors; they also come as exceptions
         settings.intra_op_num_threads = options.threads or usable_cores()
@@ -72,10 +71,11 @@ class OrtSession:
             raise BundleError(
                 f"{graph}: cannot be loaded ({_first_line(error)}). Export the bundle again."
             ) from error
-        if options.device == "cuda" and "CUDAExecutionProvider" not in self._session.get_providers():
+        wanted = PROVIDERS[options.device]
+        if wanted not in self._session.get_providers():
             raise ModelError(
-                f"{graph}: ONNX Runtime could not start CUDA and would have used the CPU. "
-                "Check the driver and CUDA libraries, or choose the device cpu."
+                f"{graph}: ONNX Runtime could not start {NAMES[options.device]} and would have used another "
+                f"device. Check the driver and {NAMES[options.device]}'s libraries, or choose --device cpu."
             )
         self._graph = graph
         self._inputs = {arg.name: _DTYPES[arg.type] for arg in self._session.get_inputs()}
@@ -104,19 +104,6 @@ class OrtSession:
             name: np.asarray(value, dtype=np.float32)
             for name, value in zip(self._outputs, values, strict=True)
         }
-
-
-def _providers(onnxruntime: Any, device: Device) -> list[Any]:
-    if device == "cpu":
-        return ["CPUExecutionProvider"]
-    available = onnxruntime.get_available_providers()
-    if "CUDAExecutionProvider" not in available:
-        raise ModelError(
-            "The device cuda was asked for, but this onnxruntime has no CUDA. Install it with: "
-            "pip uninstall onnxruntime && pip install 'qvl-local[gpu]', or choose the device cpu."
-        )
-    # Exact float32: TF32 would round the inputs of every product to 10 bits.
-    return [("CUDAExecutionProvider", {"use_tf32": 0}), "CPUExecutionProvider"]
 
 
 def _first_line(error: Exception) -> str:

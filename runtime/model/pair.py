@@ -9,7 +9,8 @@ from typing import ClassVar, Self
 from .backends import BackendName, open_engine
 from .bundle import Bundle, Role
 from .loading import LoadedPart
-from .ort_session import Device, SessionOptions
+from .ort_providers import Device
+from .ort_session import SessionOptions
 from .pixels import PixelBudget
 from .session import Engine
 
@@ -40,7 +41,8 @@ class PairModel:
             model: what to open; a checkpoint is exported once into the cache, unless torch runs it.
             backend: "onnx" runs exported bundles with ONNX Runtime; "torch" runs checkpoints as they lie and
                 needs the extra of that name.
-            device: "cpu" or "cuda"; CUDA that cannot be had is an error.
+            device: "cpu", "cuda" or "tensorrt" (ONNX Runtime's provider, for portable bundles); one that
+                cannot be had is an error.
             threads: threads of one graph run; None uses every core that this process may use.
             precision: of the weights. For ONNX those of an export ("fp32", "fp16"), None is the default of
                 `resolve`, and a bundle folder has its own. For torch "fp32", "fp16", "bf16", "int8", "nf4";

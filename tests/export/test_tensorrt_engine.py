@@ -15,7 +15,6 @@ import pytest
 from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import Recipe
 from qvl_local.export.tensorrt_engine import EngineSettings, build_engines
-from qvl_local.export.tensorrt_profiles import RunLimits, decoder_profiles, vision_profiles
 from qvl_local.runtime import Embedder, Reranker
 from qvl_local.runtime.errors import (
     BundleError,
@@ -33,6 +32,7 @@ from qvl_local.runtime.model.pixels import load_budget
 from qvl_local.runtime.model.positions import patch_positions
 from qvl_local.runtime.model.resolve import Checkpoint as Source
 from qvl_local.runtime.model.tensorrt_place import EngineMachine, EnginePlace
+from qvl_local.runtime.model.tensorrt_profiles import RunLimits, decoder_profiles, vision_profiles
 from qvl_local.runtime.model.tensorrt_session import TensorrtSession
 
 

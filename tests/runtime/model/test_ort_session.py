@@ -6,6 +6,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from qvl_local.runtime.errors import BundleError, InputError, ModelError, ModelMemoryError
+from qvl_local.runtime.model.ort_providers import providers_for
 from qvl_local.runtime.model.ort_session import OrtSession, SessionOptions
 
 
@@ -93,3 +94,34 @@ def test_unknown_settings_are_refused():
         SessionOptions(device="gpu")
     with pytest.raises(InputError, match="threads"):
         SessionOptions(threads=0)
+
+
+def test_tensorrt_that_is_not_there_is_an_error(graph, monkeypatch):
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    with pytest.raises(ModelError, match=r"has no TensorRT\. Install it with"):
+        OrtSession(graph, SessionOptions(device="tensorrt"))
+
+
+def test_the_tensorrt_provider_is_given_caches_and_profiles(graph, monkeypatch, tmp_path):
+    names = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "cache"))
+    inputs = [
+        helper.make_tensor_value_info("embeds", TensorProto.FLOAT, ["B", "T", 8]),
+        helper.make_tensor_value_info("deepstack", TensorProto.FLOAT, [3, "DB", "DT", 8]),
+        helper.make_tensor_value_info("last", TensorProto.INT64, ["B"]),
+    ]
+    node = helper.make_node("Identity", ["last"], ["pooled"])
+    output = helper.make_tensor_value_info("pooled", TensorProto.INT64, ["B"])
+    made = helper.make_graph([node], "decoder", inputs, [output])
+    path = tmp_path / "decoder.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+
+    (provider, options), (cuda, cuda_options), cpu = providers_for(onnxruntime, "tensorrt", path)
+    assert [provider, cuda, cpu] == names
+    assert cuda_options["use_tf32"] == 0
+    assert options["trt_engine_cache_enable"]
+    assert options["trt_engine_cache_path"].startswith(str(tmp_path / "cache"))
+    low, high = options["trt_profile_min_shapes"], options["trt_profile_max_shapes"]
+    assert low.startswith("embeds:1x1x8,deepstack:3x1x1x8,last:1,embeds:1x64x8,deepstack:3x1x1x8")
+    assert high.startswith("embeds:256x64x8,deepstack:3x256x64x8,last:256,embeds:64x256x8")

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from qvl_local.runtime.errors import InputError
-from qvl_local.runtime.model.config import ModelConfig, VisionConfig
-from qvl_local.runtime.model.encoder import PATCHES_A_RUN, TOKENS_A_RUN
-from qvl_local.runtime.model.loading import PROMPTS_A_WAVE
-from qvl_local.runtime.model.pixels import PixelBudget
+from ..errors import InputError
+from .config import ModelConfig, VisionConfig
+from .encoder import PATCHES_A_RUN, TOKENS_A_RUN
+from .pixels import OFFICIAL_MAX_TOKENS, PixelBudget
 
 Shape = tuple[int, ...]
+
+# As many prompts as a wave of the encoder holds.
+PROMPTS_A_RUN = 256
 
 _SPAN = 4
 _SHORTEST_PROMPT = 16
@@ -34,7 +36,7 @@ class RunLimits:
 
     patches: int = PATCHES_A_RUN
     tokens: int = TOKENS_A_RUN
-    prompts: int = PROMPTS_A_WAVE
+    prompts: int = PROMPTS_A_RUN
     longest: int = LONGEST_PROMPT
 
     def __post_init__(self) -> None:
@@ -109,6 +111,37 @@ def decoder_profiles(config: ModelConfig, limits: RunLimits, *, adapters: bool) 
         if adapters:
             ranges["adapter"] = ((1,), (1,), (1,))
         profiles.append(Profile(ranges))
+    return profiles
+
+
+def free_profiles(inputs: Mapping[str, tuple[int | str, ...]], limits: RunLimits) -> list[Profile]:
+    """Profiles for a graph of which only the shapes of its inputs are known, free sizes by their names.
+
+    S and N, or B and T, climb the ladder; DB and DT follow B and T from 1.
+    """
+    vision = any("N" in shape for shape in inputs.values())
+    if vision:
+        rungs = _ladder(4, 16, 4 * OFFICIAL_MAX_TOKENS, limits.patches, limits.patches)
+    else:
+        rungs = _ladder(
+            1, 4 * _SHORTEST_PROMPT, limits.longest, limits.tokens, limits.prompts, _SHORTEST_PROMPT
+        )
+    profiles = []
+    for rung in rungs:
+        corners = ((1, rung.low), (rung.usual, rung.high), (rung.rows, rung.high))
+        sizes = [{"S": a, "N": b, "B": a, "T": b, "DB": a, "DT": b} for a, b in corners]
+        sizes[0] |= {"DB": 1, "DT": 1}
+        profiles.append(
+            Profile(
+                {
+                    name: _each(
+                        tuple(size if isinstance(size, int) else here[size] for size in shape)
+                        for here in sizes
+                    )
+                    for name, shape in inputs.items()
+                }
+            )
+        )
     return profiles
 
 
