@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qvl_local.desktop.cli import run
 from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import Recipe
 from qvl_local.export.tensorrt_engine import EngineSettings, build_engines
@@ -270,3 +271,49 @@ def _decoder_feeds(bundle: Bundle, rows: int, length: int) -> dict[str, Any]:
         "deepstack": np.zeros((3, 1, 1, text.hidden_size), np.float32),
         "last": np.full(rows, length - 1),
     }
+
+
+# ---- the command ----
+
+
+def test_export_builds_engines_and_builds_them_again_from_the_bundle(
+    tiny: dict[str, Path],
+    tmp_path: Path,
+    fake_tensorrt: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "cache"))
+    output = str(tmp_path / "bundle")
+    command = ["export", str(tiny["embedder"]), "--tensorrt", "-o", output, "--no-report", "--json"]
+    assert run(command) == 0
+    bundle = open_bundle(tmp_path / "bundle")
+    assert (bundle.manifest.flavour, bundle.part("embedder").decoder_precision) == ("portable", "fp16")
+    engines = sorted((bundle.path / "engines").rglob("*.engine"))
+    assert len(engines) == len(fake_tensorrt.built) > 0
+    engines[0].unlink()
+    assert run(["export", output, "--tensorrt", "-o", output, "--json"]) == 0
+    assert sorted((bundle.path / "engines").rglob("*.engine")) == engines
+    assert len(fake_tensorrt.built) == len(engines) + 1
+    capsys.readouterr()
+
+
+def test_without_tensorrt_nothing_is_exported(
+    tiny: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    command = ["export", str(tiny["embedder"]), "--tensorrt", "-o", str(tmp_path / "bundle")]
+    assert run(command) == 1
+    assert "pip install 'qvl-local[tensorrt]'" in capsys.readouterr().err
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_bundle_of_the_other_flavour_is_not_for_the_tensorrt_device(
+    random_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    source = {"embedder": Source(path=random_checkpoint(), name="random")}
+    export_bundle(source, tmp_path / "ort", recipe=Recipe())  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="of which TensorRT reads little"):
+        Embedder.open(tmp_path / "ort", device="tensorrt")
+    with pytest.raises(InputError, match="--device cpu or cuda"):
+        Embedder.open(random_checkpoint(), backend="torch", device="tensorrt")
