@@ -19,8 +19,8 @@ from .text import is_valid_unicode, valid_unicode
 
 if TYPE_CHECKING:
     from qvl_local.quant.accuracy.report import Report
-    from qvl_local.runtime.library.library import LibraryStatus
     from qvl_local.runtime.library.records import Counts, Failure, Hit, IndexReport, SearchResult
+    from qvl_local.runtime.library.status import LibraryStatus
     from qvl_local.runtime.model.bundle import Bundle
     from qvl_local.runtime.model.planner import Plan
     from qvl_local.runtime.model.verify import Finding

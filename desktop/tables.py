@@ -16,8 +16,8 @@ from .text import clock, count, duration, home_relative, printable, size
 
 if TYPE_CHECKING:
     from qvl_local.runtime.hardware import Gpu
-    from qvl_local.runtime.library.library import LibraryStatus
     from qvl_local.runtime.library.records import Failure, Hit, IndexReport, SearchResult
+    from qvl_local.runtime.library.status import LibraryStatus
     from qvl_local.runtime.model.bundle import Bundle, Manifest
     from qvl_local.runtime.model.planner import Plan
     from qvl_local.runtime.model.verify import Finding
