@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -61,6 +62,32 @@ def test_every_command_and_option_has_help_and_every_command_a_page_section() ->
                     f"docs/cli.md, {name}: {parameter.opts[-1]} is missing"
                 )
         assert {"as_json", "_debug"} <= {parameter.name for parameter in command.params}
+
+
+FILTERS = {"--kind", "--after", "--before", "--under", "--camera"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_synopsis_of_a_command_has_all_its_options(name: str) -> None:
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    synopsis = page.split(f"\n## {name}\n\n`")[1].split("`\n")[0]
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    named = set(re.findall(r"(?<![\w-])--?[\w-]+", synopsis))
+    if "[filters]" in synopsis:
+        named |= FILTERS
+    missing = [
+        parameter.opts[-1]
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+        and not {"--help", "--json", "--debug"} & set(parameter.opts)
+        and not named & {*parameter.opts, *parameter.secondary_opts}
+    ]
+    assert missing == []
+    assert (
+        named
+        <= {option for parameter in command.params for option in [*parameter.opts, *parameter.secondary_opts]}
+        | FILTERS
+    )
 
 
 def test_every_command_has_a_schema() -> None:
