@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from qvl_local.runtime import Embedder, Library
-from qvl_local.runtime.library.decode import DecodeTask, Description, Piece
+from qvl_local.runtime.library.decode import DecodeLimits, DecodeTask, Description, Piece
 from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.messages import Failed, Part
 from qvl_local.runtime.library.previews import Preview, Previews, Strip
@@ -78,7 +78,7 @@ def decode(
     start = time.perf_counter()
     with WorkerPool(WorkerSettings(count)) as pool:
         for file in files:
-            pool.submit(file, DecodeTask(file, budget))
+            pool.submit(file, DecodeTask(file, budget), parts=DecodeLimits().parts)
         while pool.open_tasks:
             if (answer := pool.next()) is None:
                 continue

@@ -47,6 +47,11 @@ class DecodeLimits:
     film_s: float = 60.0
     film_pace: float = 6.0
 
+    @property
+    def parts(self) -> int:
+        """What a file yields at most: its scenes and its description."""
+        return self.scenes + 1
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeTask:

@@ -188,7 +188,7 @@ class Indexer:
         else:
             self._reading[number] = self._by_content[content] = Reading(todo, content)
             task = DecodeTask(todo.path, self._budget, self._settings.limits, self._settings.scenes)
-            pool.submit(number, task)
+            pool.submit(number, task, parts=task.limits.parts)
 
     def _is_known_content(self, todo: Todo, content: bytes) -> bool:
         """Whether the library has this content already, which then costs no decoding."""

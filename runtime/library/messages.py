@@ -28,9 +28,8 @@ LARGEST_HEADER = 2**20
 LARGEST_BODY = 2**28
 """Bytes; a scene of 64 frames at the largest budget of the models is below 50 million."""
 
-LARGEST_PICTURE = 2**25
-"""Bytes of a thumbnail or strip. They are kept until their file is written, so they get a limit of their own;
-the frames of that scene make a JPEG below 10 million."""
+LARGEST_PICTURE = 2**26
+"""Bytes of a thumbnail, or of a strip: a JPEG of such a scene. They are kept until their file is written."""
 
 _LARGEST_TEXT = 10_000
 _LARGEST_SIDE = 2**31
@@ -170,9 +169,10 @@ def _encoded(message: Message) -> tuple[dict[str, Any], list[bytes | memoryview]
 
 
 def _encoded_piece(piece: Piece) -> tuple[dict[str, Any], list[bytes | memoryview]]:
-    pixels, times_s = piece.pixels, None
-    if isinstance(pixels, VideoFrames):
-        pixels, times_s = pixels.frames, [float(time) for time in pixels.times_s]
+    if isinstance(piece.pixels, VideoFrames):
+        pixels, times_s = piece.pixels.frames, [float(time) for time in piece.pixels.times_s]
+    else:
+        pixels, times_s = piece.pixels, None
     strip = piece.strip
     header = {
         "is": "piece",

@@ -39,11 +39,27 @@ def serve(
         try:
             for answer in _answers(run, task, beat):
                 _alarm(0)
-                write_message(target, answer)
+                if not _hand_over(target, answer):
+                    break
                 _alarm(time_limit_s + _GRACE_S)
         except BrokenPipeError:
             return  # the parent is gone
         _alarm(0)
+
+
+def _hand_over(target: BinaryIO, answer: Part | Done | Failed) -> bool:
+    """Write an answer, or why it cannot be written; returns whether there may be more."""
+    try:
+        write_message(target, answer)
+    except OSError:
+        raise  # the parent is gone
+    except ValueError as error:
+        write_message(target, Failed(_one_line(error)))
+        return False
+    except Exception as error:  # a decoder's bug: a value that is not what it says
+        write_message(target, Failed(_undecodable(error)))
+        return False
+    return True
 
 
 class _Beat:
@@ -79,9 +95,13 @@ def _answers(
     except MemoryError:
         yield Failed("decoding it needs more memory than a worker may use")
     except Exception as error:  # a decoder's bug costs this file only
-        yield Failed(f"it cannot be decoded: {type(error).__name__}: {_one_line(error)}")
+        yield Failed(_undecodable(error))
     else:
         yield Done()
+
+
+def _undecodable(error: Exception) -> str:
+    return f"it cannot be decoded: {type(error).__name__}: {_one_line(error)}"
 
 
 def _one_line(error: Exception) -> str:

@@ -23,8 +23,8 @@ from typing import Any
 
 from ..errors import QvlError
 from ..machine import usable_cores
+from .decode import Description
 from .messages import (
-    Beat,
     Done,
     Failed,
     Message,
@@ -38,16 +38,23 @@ from .messages import (
 _START_LIMIT_S = 120
 _TICK_S = 0.2
 _DYING_S = 2
-_NONSENSE = "its decoder answered what makes no sense; the file may be made to attack it"
+NONSENSE = "its decoder answered what makes no sense; the file may be made to attack it"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings:
-    """How many processes, how long each may take for the next part of a file, and how much memory it gets."""
+    """How many processes, how much memory each gets, and how long it may take, in seconds.
+
+    `time_limit_s`: for the next sign of life; `part_limit_s`: for the next part of a file, whatever signs of
+    life there are; `file_limit_s`: for all of a file. A decoder at work gives up before the last two; they
+    are for one that a file has taken over. The time in which nobody takes its parts does not count.
+    """
 
     count: int
     time_limit_s: float = 60.0
     memory_mb: int = 4096
+    part_limit_s: float = 1800.0
+    file_limit_s: float = 43_200.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,18 @@ class Answer:
 
     key: Hashable
     message: Part | Done | Failed
+
+
+@dataclass(slots=True)
+class _Job:
+    """A task at a worker: what it may still send, and how long that may take."""
+
+    key: Hashable
+    task: Any
+    parts_left: int
+    file_left_s: float
+    part_left_s: float
+    is_described: bool = False
 
 
 def default_worker_count() -> int:
@@ -76,7 +95,7 @@ class WorkerPool:
         """`command` is the program to run, `worker_command()` by default."""
         self._settings = settings
         self._command = tuple(command or worker_command())
-        self._tasks: queue.SimpleQueue[tuple[Hashable, Any] | None] = queue.SimpleQueue()
+        self._tasks: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._answers: queue.Queue[Answer | QvlError] = queue.Queue(maxsize=4 * settings.count)
         self._closing = threading.Event()
         self._workers: list[_Worker] = []
@@ -87,10 +106,11 @@ class WorkerPool:
         """Tasks submitted and not yet done or failed, as far as `next` has told."""
         return self._open_tasks
 
-    def submit(self, key: Hashable, task: Any) -> None:
-        """Queue a task; its answers will carry `key`."""
+    def submit(self, key: Hashable, task: Any, *, parts: int) -> None:
+        """Queue a task that yields up to `parts` values; its answers will carry `key`."""
+        settings = self._settings
         self._open_tasks += 1
-        self._tasks.put((key, task))
+        self._tasks.put(_Job(key, task, parts, settings.file_limit_s, settings.part_limit_s))
         if len(self._workers) < min(self._settings.count, self._open_tasks):
             self._workers.append(_Worker(self))
 
@@ -162,7 +182,7 @@ class _Worker:
     def _work(self) -> None:
         try:
             while (job := self._pool._tasks.get()) is not None and not self._pool._closing.is_set():
-                self._run(*job)
+                self._run(job)
         except QvlError as error:
             self._put(error)
         except BaseException as error:  # whatever it is, it must end the run and not leave it waiting
@@ -170,28 +190,45 @@ class _Worker:
         finally:
             self._end()
 
-    def _run(self, key: Hashable, task: Any) -> None:
+    def _run(self, job: _Job) -> None:
         if self._process is None:
             self._start()
         process = self._process
         if process is None:  # closing
             return
         with contextlib.suppress(OSError):  # a dead process shows in what it answers: nothing
-            write_task(process.stdin, task)  # type: ignore[arg-type]
-        while True:
-            message = self._receive(process)
-            if isinstance(message, Beat):
-                continue
-            if message is None:
-                message = Failed(self._why_it_died(process))
-            elif isinstance(message, Ready):
-                message = Failed(_NONSENSE)
-            self._put(Answer(key, message))
-            if not isinstance(message, Part):
-                break
+            write_task(process.stdin, job.task)  # type: ignore[arg-type]
+        message: Message | None = None
+        while not isinstance(message, Done | Failed):
+            message = self._next(process, job)
+            if isinstance(message, Part | Done | Failed):
+                self._put(Answer(job.key, message))
         if isinstance(message, Failed):
             # Failures are rare, and one of memory leaves a process in pieces: begin afresh.
             self._end()
+
+    def _next(self, process: subprocess.Popen[bytes], job: _Job) -> Message:
+        """What the process says next about its job, or why nothing is to be had from it any more."""
+        settings = self._pool._settings
+        left_s, limit_s = min(
+            (settings.time_limit_s, settings.time_limit_s),
+            (job.part_left_s, settings.part_limit_s),
+            (job.file_left_s, settings.file_limit_s),
+        )
+        began = time.monotonic()
+        message = self._receive(process, limit_s=left_s) if left_s > 0 else None
+        spent_s = time.monotonic() - began
+        job.part_left_s -= spent_s
+        job.file_left_s -= spent_s
+        if message is None:
+            return Failed(self._why_it_died(process, limit_s, is_late=self._is_late or left_s <= 0))
+        if isinstance(message, Part):
+            job.part_left_s = settings.part_limit_s
+            job.parts_left -= 1
+            if job.is_described or job.parts_left < 0:
+                return Failed(NONSENSE)
+            job.is_described = isinstance(message.value, Description)
+        return Failed(NONSENSE) if isinstance(message, Ready) else message
 
     def _start(self) -> None:
         settings = self._pool._settings
@@ -213,39 +250,55 @@ class _Worker:
                 )
             except OSError as error:
                 raise QvlError(f"A decoding process cannot be started: {error}.") from error
-        if not isinstance(self._receive(process, limit_s=_START_LIMIT_S), Ready):
-            if self._pool._closing.is_set():
-                self._end()
-                return
-            status = process.wait()
-            command = " ".join(self._pool._command)
-            raise QvlError(
-                f"The decoding process did not start (exit status {status}). "
-                f"Run `{command} 4096 60` to see why."
-            )
+        message = self._receive(process, limit_s=_START_LIMIT_S)
+        if isinstance(message, Ready):
+            return
+        if not self._pool._closing.is_set():
+            raise QvlError(self._why_it_did_not_start(process, message))
+        self._end()
 
-    def _receive(self, process: subprocess.Popen[bytes], *, limit_s: float | None = None) -> Message | None:
+    def _why_it_did_not_start(self, process: subprocess.Popen[bytes], message: Message | None) -> str:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=_DYING_S if message is None and not self._is_late else 0)
+        # It may live on: with its output closed, or writing what is no message.
+        process.kill()
+        status = process.wait()
+        command = " ".join(self._pool._command)
+        if message is not None:
+            return (
+                "The decoding process wrote something else to its output before it was ready; "
+                "a .pth file or a sitecustomize module of this Python may print. "
+                f"Run `{command} 4096 60` to see what."
+            )
+        if self._is_late:
+            return (
+                f"The decoding process did not start within {_START_LIMIT_S} s. The machine may be too busy."
+            )
+        return (
+            f"The decoding process did not start (exit status {status}). Run `{command} 4096 60` to see why."
+        )
+
+    def _receive(self, process: subprocess.Popen[bytes], *, limit_s: float) -> Message | None:
         with self._lock:
-            self._deadline = time.monotonic() + (limit_s or self._pool._settings.time_limit_s)
+            self._deadline = time.monotonic() + limit_s
             self._is_late = False
         try:
             return read_message(process.stdout)  # type: ignore[arg-type]
         except MessageError:
             # A decoder that writes over its own answers, or one that a file has taken over.
-            return Failed(_NONSENSE)
+            return Failed(NONSENSE)
         finally:
             with self._lock:
                 self._deadline = None
 
-    def _why_it_died(self, process: subprocess.Popen[bytes]) -> str:
+    def _why_it_died(self, process: subprocess.Popen[bytes], limit_s: float, *, is_late: bool) -> str:
         # Its pipe closes a moment before it is gone, and how it went is what we want to know.
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=0 if self._is_late else _DYING_S)
+            process.wait(timeout=0 if is_late else _DYING_S)
         process.kill()
         status = process.wait()
-        if self._is_late:
-            limit = self._pool._settings.time_limit_s
-            return f"decoding it took longer than the limit of {limit:g} s and was stopped"
+        if is_late:
+            return f"decoding it took longer than the limit of {limit_s:g} s and was stopped"
         if status == -getattr(signal, "SIGKILL", 9):
             return "its decoder was killed by the system, most likely for lack of memory"
         if status < 0:

@@ -14,25 +14,34 @@ from typing import Any
 
 import pytest
 from qvl_local.runtime.errors import QvlError
+from qvl_local.runtime.library.decode import Piece
 from qvl_local.runtime.library.messages import Done, Failed, Part
-from qvl_local.runtime.library.workers import WorkerPool, WorkerSettings
+from qvl_local.runtime.library.workers import NONSENSE, Answer, WorkerPool, WorkerSettings
 
 # A worker whose tasks are Python expressions, so that a test can make it do anything.
 WORKER = """
-import os, signal, sys, time
+import math, os, signal, sys, time
+import numpy as np
 from qvl_local.runtime.errors import MediaError
-from qvl_local.runtime.library.decode import Description
+from qvl_local.runtime.library import messages
+from qvl_local.runtime.library.decode import Description, Piece
 from qvl_local.runtime.library.records import MediaInfo
 from qvl_local.runtime.library.worker import serve
+
+PIXELS = np.zeros((1, 1, 3), np.uint8)
 
 def fail(reason):
     raise MediaError("a.jpg", reason)
 
+def described(**given):
+    return Description(MediaInfo("photo", 1, 1, **given), b"")
+
 def run(task, beat):
     for part in task:
         value = eval(part, {**globals(), "beat": beat})
-        # What a test wants to see travels where a thumbnail would.
-        yield Description(MediaInfo("photo", 1, 1), repr(value).encode())
+        # What a test wants to see travels where the frames of a scene would.
+        is_part = isinstance(value, (Description, Piece))
+        yield value if is_part else Piece(0, 0, PIXELS, repr(value).encode())
 
 serve(run, memory_mb=int(sys.argv[1]), time_limit_s=float(sys.argv[2]))
 """
@@ -46,20 +55,35 @@ def command(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 def run(
-    command: tuple[str, ...], *tasks: list[str], count: int = 2, limit_s: float = 60, memory_mb: int = 4096
+    command: tuple[str, ...],
+    *tasks: list[str],
+    count: int = 2,
+    limit_s: float = 60,
+    part_limit_s: float = 600,
+    file_limit_s: float = 600,
+    memory_mb: int = 4096,
+    parts: int = 100,
 ) -> dict[Any, list[Any]]:
     """Each task's parts and how it ended: a list of values, then `Done` or the reason of the failure."""
     outcome: dict[Any, list[Any]] = {}
-    settings = WorkerSettings(count, time_limit_s=limit_s, memory_mb=memory_mb)
+    settings = WorkerSettings(
+        count,
+        time_limit_s=limit_s,
+        part_limit_s=part_limit_s,
+        file_limit_s=file_limit_s,
+        memory_mb=memory_mb,
+    )
     with WorkerPool(settings, command=command) as pool:
         for key, task in enumerate(tasks):
-            pool.submit(key, task)
+            pool.submit(key, task, parts=parts)
         while pool.open_tasks:
             if (answer := pool.next()) is None:
                 continue
             match answer.message:
-                case Part(value=value):
-                    outcome.setdefault(answer.key, []).append(ast.literal_eval(value.thumbnail.decode()))
+                case Part(value=Piece(strip=bytes() as strip)):
+                    outcome.setdefault(answer.key, []).append(ast.literal_eval(strip.decode()))
+                case Part():
+                    outcome.setdefault(answer.key, []).append(Part)
                 case Failed(reason=reason):
                     outcome.setdefault(answer.key, []).append(reason)
                 case Done():
@@ -114,6 +138,67 @@ def test_a_beat_is_a_sign_of_life(command: tuple[str, ...]) -> None:
     assert run(command, slow, limit_s=3) == {0: [5, Done]}
 
 
+@pytest.mark.parametrize(("part_limit_s", "file_limit_s"), [(2.5, 100), (100, 2.5)])
+def test_beats_are_no_way_to_hold_a_run(
+    command: tuple[str, ...], part_limit_s: float, file_limit_s: float
+) -> None:
+    forever = ["[beat() or time.sleep(0.2) for _ in range(1000)]"]
+    assert run(command, forever, part_limit_s=part_limit_s, file_limit_s=file_limit_s) == {
+        0: ["decoding it took longer than the limit of 2.5 s and was stopped"]
+    }
+
+
+def test_parts_are_no_way_to_hold_a_run(command: tuple[str, ...]) -> None:
+    slow = ["time.sleep(0.5)"] * 100
+    (told,) = run(command, slow, limit_s=60, file_limit_s=2.5).values()
+    assert told[-1] == "decoding it took longer than the limit of 2.5 s and was stopped"
+    assert 2 <= len(told) <= 6
+
+
+def test_only_the_time_of_the_decoder_counts(command: tuple[str, ...]) -> None:
+    settings = WorkerSettings(1, file_limit_s=2.5)
+    with WorkerPool(settings, command=command) as pool:
+        pool.submit(0, ["1"] * 12, parts=12)
+        answers: list[Any] = []
+        while pool.open_tasks:
+            time.sleep(0.4)  # an embedder that takes its time
+            answers.append(pool.next())
+    assert Answer(0, Done()) in answers
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        ["1"] * 5,  # more than may come
+        ["1", "described()", "described()"],
+        ["1", "described()", "1"],
+    ],
+)
+def test_parts_out_of_order_are_nonsense(command: tuple[str, ...], task: list[str]) -> None:
+    outcome = run(command, task, ["1", "described()"], count=1, parts=4)
+    assert outcome[0] == [*(1 if part == "1" else Part for part in task[:-1]), NONSENSE]
+    assert outcome[1] == [1, Part, Done]
+
+
+@pytest.mark.parametrize(
+    ("task", "reason"),
+    [
+        ("described(duration_s=math.nan)", "what was decoded holds a number that is none"),
+        (
+            "Piece(0, 0, np.zeros((2**14, 2**13, 3), np.uint8))",
+            "what was decoded is too large to be handed over",
+        ),
+        ("Description('no info', b'')", "it cannot be decoded: AttributeError: "),
+    ],
+)
+def test_what_cannot_be_handed_over_says_why(command: tuple[str, ...], task: str, reason: str) -> None:
+    outcome = run(command, ["1", task, "2"], ["'fine'"], count=1)
+    assert outcome[0][0] == 1
+    (told,) = outcome[0][1:]
+    assert told.startswith(reason)
+    assert outcome[1] == ["fine", Done]
+
+
 def test_the_limit_counts_from_part_to_part(command: tuple[str, ...]) -> None:
     slow = ["time.sleep(0.8)"] * 4
     assert run(command, slow, limit_s=2.4) == {0: [None, None, None, None, Done]}
@@ -157,7 +242,7 @@ def test_a_worker_that_talks_nonsense_is_given_up(garbage: str, reason: str) -> 
 
 def test_a_bug_in_a_thread_ends_the_run(command: tuple[str, ...]) -> None:
     with WorkerPool(WorkerSettings(1), command=command) as pool:
-        pool.submit(0, lambda: "no pickle can hold this")
+        pool.submit(0, lambda: "no pickle can hold this", parts=1)
         with pytest.raises(QvlError, match=r"decoding of files stopped: .*pickle"):
             all(pool.next() is None for _ in range(200))
 
@@ -167,6 +252,24 @@ def test_a_worker_that_cannot_start_says_so() -> None:
         run((sys.executable, "-c", "raise SystemExit(9)"), ["1"])
     with pytest.raises(QvlError, match="cannot be started"):
         run(("/no/such/program",), ["1"])
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "print('hello from a .pth file', flush=True); import time; time.sleep(600)",
+        "import sys, time; sys.stdout.buffer.write(bytes(16) + b'{}'); sys.stdout.flush(); time.sleep(600)",
+    ],
+)
+def test_a_worker_that_prints_before_it_is_ready_says_so(program: str) -> None:
+    with pytest.raises(QvlError, match=r"wrote something else to its output .*sitecustomize"):
+        run((sys.executable, "-c", program), ["1"])
+
+
+def test_a_worker_that_closes_its_output_and_lives_is_ended() -> None:
+    program = "import os, time; os.close(1); time.sleep(600)"
+    with pytest.raises(QvlError, match="did not start"):
+        run((sys.executable, "-c", program), ["1"])
 
 
 def children() -> set[int]:
@@ -179,7 +282,7 @@ def test_closing_ends_every_process(command: tuple[str, ...]) -> None:
     before = children()
     with WorkerPool(WorkerSettings(3), command=command) as pool:
         for key in range(6):
-            pool.submit(key, ["1", "time.sleep(600)"])
+            pool.submit(key, ["1", "time.sleep(600)"], parts=9)
         answers = 0
         while answers < 3:
             answers += pool.next() is not None
@@ -202,10 +305,10 @@ def test_workers_do_not_outlive_a_killed_parent(command: tuple[str, ...], tmp_pa
         "import sys\n"
         "from qvl_local.runtime.library.workers import WorkerPool, WorkerSettings\n"
         f"pool = WorkerPool(WorkerSettings(1), command={command!r})\n"
-        "pool.submit(0, ['os.getpid()', 'time.sleep(1)'])\n"
+        "pool.submit(0, ['os.getpid()', 'time.sleep(1)'], parts=9)\n"
         "answer = None\n"
         "while answer is None: answer = pool.next()\n"
-        "print(answer.message.value.thumbnail.decode(), flush=True)\n"
+        "print(answer.message.value.strip.decode(), flush=True)\n"
         "import time; time.sleep(600)\n"
     )
     process = subprocess.Popen([sys.executable, str(parent)], stdout=subprocess.PIPE, text=True)
