@@ -299,6 +299,10 @@ class Library:
         """The files in quarantine and why, by path."""
         return self._reader().failures()
 
+    def knows(self, path: str | Path) -> bool:
+        """Whether the library knows a file at `path` or below, on disk or gone, also in quarantine."""
+        return self._reader().knows(absolute(path))
+
     def thumbnail(self, media_id: int) -> bytes | None:
         """A small JPEG of an item, None when there is none."""
         item = self._reader().media(media_id)

@@ -344,6 +344,15 @@ class Store:
         photos, videos = kinds.get("photo", 0), kinds.get("video", 0)
         return Counts(photos + videos, photos, videos, segments, failed)
 
+    def knows(self, path: str) -> bool:
+        """Whether any file is remembered at this absolute path or below, also in quarantine."""
+        with self._reading() as connection:
+            there = condition_of(connection, Filters(under=path))
+            if there is None:
+                return False
+            row = fetch_one(connection, f"SELECT 1 FROM media m WHERE {there.sql} LIMIT 1", there.values)
+        return row is not None
+
     def failures(self, space: Space | None = None) -> tuple[Failure, ...]:
         """The quarantined files with their reasons, in order of path.
 
