@@ -134,7 +134,7 @@ def export(
     else:
         recipe = Recipe.of(precision or "fp32", dims=dims, flavour=flavour, opset=opset)
     decoders = known_layout(layout)
-    if calibrate is not None and not recipe.calibrated:
+    if calibrate is not None and not recipe.tuned:
         raise InputError("--calibrate: nothing is tuned at this precision. Choose int8, int4 or nf4.")
     examples = None if calibrate is None else folder_examples(paths.absolute(calibrate))
     start = time.monotonic()
