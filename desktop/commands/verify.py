@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from qvl_local.runtime.model.bundle import Bundle, Manifest, Part
 
 
-# Stands for the recipe file, whose place no bundle records.
+SAMPLE_WORLD = "sample world"
+"""What a manifest says of layers that were tuned to the sample world, as an export does unasked."""
+
+# They stand for a recipe file and a folder whose places no bundle records.
 _RECIPE = "RECIPE.toml"
+_PICTURES = "PICTURES"
 
 
 def verify(
@@ -65,38 +69,45 @@ def command_to_export(bundle: Bundle) -> str:
     models = dict.fromkeys(TINY if name.startswith(f"{TINY}/") else name for name in names)
     given = list(_options(bundle.manifest))
     command = shlex.join(["qvl-local", "export", *models, *given, "-o", str(bundle.path)])
-    return f"{command}, with the recipe that it was made with as {_RECIPE}" if _RECIPE in given else command
+    own = [name for name in (_RECIPE, _PICTURES) if name in given]
+    return f"{command}, with what it was made with as {' and '.join(own)}" if own else command
 
 
 def _options(manifest: Manifest) -> Iterator[str]:
     """The options of `export`, as far as they are not the default."""
     from qvl_local.export.graph import OPSET
 
-    part = next(iter(manifest.parts.values()))
-    if any(not _is_shipped(part) for part in manifest.parts.values()):
+    parts = manifest.parts.values()
+    part = next(iter(parts))
+    if not all(_is_shipped(part, manifest.flavour) for part in parts):
         yield from ("--recipe", _RECIPE)
     elif part.decoder_precision != "fp32":
         yield from ("--precision", part.decoder_precision)
+    if part.calibration not in (None, SAMPLE_WORLD):
+        yield from ("--calibrate", _PICTURES)
     if manifest.flavour == "portable":
         yield from ("--flavour", "portable")
         if manifest.opset not in (None, OPSET):
             yield from ("--opset", str(manifest.opset))
-    if manifest.layout == "shared" or (
-        len(manifest.parts) == 2 and part.decoder_precision not in ("fp32", "fp16")
-    ):
+    may_share = len(parts) == 2 and part.decoder_precision not in ("fp32", "fp16")
+    if may_share or manifest.layout == "shared":
         yield from ("--layout", manifest.layout)
     embedder = manifest.parts.get("embedder")
     if embedder is not None and embedder.dims < embedder.table.columns:
         yield from ("--dims", str(embedder.dims))
 
 
-def _is_shipped(part: Part) -> bool:
+def _is_shipped(part: Part, flavour: str) -> bool:
     """Whether it is what the `--precision` of its decoder makes."""
     from qvl_local.export.recipe import Recipe
 
     try:
-        recipe = Recipe.of(part.decoder_precision)
+        recipe = Recipe.of(part.decoder_precision, flavour=flavour)
     except InputError:
         return False
-    made = recipe.vision, recipe.decoder, recipe.table_type
-    return made == (part.vision_precision, part.decoder_precision, part.table.dtype) and not part.exceptions
+    asked = recipe.vision, recipe.table_type, bool(recipe.calibrated), bool(recipe.layers)
+    made = part.vision_precision, part.table.dtype, part.calibration is not None, bool(part.exceptions)
+    return asked == made and all(
+        next((rule.precision for rule in recipe.layers if rule.applies(layer)), None) == precision
+        for layer, precision in part.exceptions.items()
+    )

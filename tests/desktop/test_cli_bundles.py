@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from qvl_local.desktop.commands.export import sources_of
-from qvl_local.desktop.commands.verify import command_to_export
+from qvl_local.desktop.commands.verify import SAMPLE_WORLD, command_to_export
 from qvl_local.runtime.model.bundle import Bundle, Table, open_bundle
 from qvl_local.runtime.model.resolve import resolve
 
@@ -27,8 +27,13 @@ def made(bundle: Path, *, parts: dict[str, Any] | None = None, **manifest: Any) 
     return replace(opened, manifest=replace(opened.manifest, parts=changed, **manifest))
 
 
-INT8 = {"vision_precision": "int8", "decoder_precision": "int8", "table": Table("t", "float16", 9, 256)}
-NF4 = {**INT8, "vision_precision": "int8-weight", "decoder_precision": "nf4"}
+HALF = Table("t", "float16", 9, 256)
+NF4 = {
+    "vision_precision": "int8-weight",
+    "decoder_precision": "nf4",
+    "table": HALF,
+    "calibration": SAMPLE_WORLD,
+}
 
 
 @pytest.mark.parametrize(
@@ -39,7 +44,12 @@ NF4 = {**INT8, "vision_precision": "int8-weight", "decoder_precision": "nf4"}
         ({"flavour": "portable", "opset": 23}, "--flavour portable "),
         ({"flavour": "portable", "opset": 20}, "--flavour portable --opset 20 "),
         ({"parts": NF4, "layout": "shared"}, "--precision nf4 --layout shared "),
-        ({"parts": INT8}, "--precision int8 --layout separate "),
+        ({"parts": NF4}, "--precision nf4 --layout separate "),
+        (
+            {"parts": {**NF4, "calibration": "20 own pictures"}},
+            "--precision nf4 --calibrate PICTURES --layout separate ",
+        ),
+        ({"parts": {**NF4, "calibration": None}}, "--recipe RECIPE.toml --layout separate "),
         ({"parts": {**NF4, "vision_precision": "fp32"}}, "--recipe RECIPE.toml --layout separate "),
         ({"parts": {"exceptions": {"x": "int8"}}}, "--recipe RECIPE.toml "),
     ],
@@ -47,9 +57,9 @@ NF4 = {**INT8, "vision_precision": "int8-weight", "decoder_precision": "nf4"}
 def test_a_damaged_bundle_is_made_again_as_it_was(facts: dict[str, Any], expected: str) -> None:
     bundle = resolve("tiny").path
     command = command_to_export(made(bundle, **facts))
-    command, _, recipe = command.partition(", with the recipe ")
+    command, _, own = command.partition(", with what it was made with as ")
     assert command == f"qvl-local export tiny {expected}-o {bundle}"
-    assert recipe == ("that it was made with as RECIPE.toml" if "RECIPE" in expected else "")
+    assert own == "".join(name for name in ("RECIPE.toml", "PICTURES") if name in expected)
 
 
 @pytest.mark.parametrize(("options", "layout"), [([], "shared"), (["--layout", "separate"], "separate")])
@@ -61,6 +71,8 @@ def test_export_says_how_the_decoders_are_laid_out(
     assert printed["layout"] == layout
     assert ("adapters" in printed) == (layout == "shared")
     assert (bundle / "onnx" / "decoder_int8.onnx").is_file() == (layout == "shared")
+    again = command_to_export(open_bundle(bundle))
+    assert again == f"qvl-local export tiny --precision int8 --layout {layout} -o {bundle}"
 
 
 def test_a_wrong_layout_is_wrong_usage(place: Path, cli: Any) -> None:
