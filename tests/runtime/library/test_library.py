@@ -304,9 +304,9 @@ def test_copies_within_one_run_are_decoded_once(
     submitted: list[Any] = []
     original = WorkerPool.submit
 
-    def submit(pool: WorkerPool, key: Any, task: Any) -> None:
+    def submit(pool: WorkerPool, key: Any, task: Any, **options: Any) -> None:
         submitted.append(task.path)
-        original(pool, key, task)
+        original(pool, key, task, **options)
 
     monkeypatch.setattr(WorkerPool, "submit", submit)
     media.photo(tmp_path / "album" / "0.jpg", RED)
@@ -585,18 +585,11 @@ def test_a_vector_that_is_not_finite_costs_its_file(
     ]
 
 
-def with_other_pixels(bundle: str, folder: Path) -> Path:
-    """A copy of the bundle that looks at smaller pictures, and so is another model for a library."""
-    shutil.copytree(bundle, folder)
-    pixels = folder / "preprocessor_config.json"
-    pixels.write_text(pixels.read_text(encoding="utf-8").replace("16384", "12288"), encoding="utf-8")
-    return folder
-
-
 def test_another_model_tries_again_what_the_first_made_nothing_of(
     album: Path,
     opened: Callable[..., Library],
     tiny_bundle: str,
+    smaller_pictures: Callable[[str, Path], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -609,7 +602,7 @@ def test_another_model_tries_again_what_the_first_made_nothing_of(
     report = opened(NO_DECODER).index([album])  # not tried again with the same model
     assert (report.items, len(report.failed)) == (0, 4)
     told: list[IndexProgress] = []
-    other = with_other_pixels(tiny_bundle, tmp_path / "other")
+    other = smaller_pictures(tiny_bundle, tmp_path / "other")
     with Library.open(library.path, model=other, settings=SETTINGS) as changed:
         report = changed.index([album], progress=told.append)
         assert (report.items, report.failed) == (4, ())
@@ -618,7 +611,11 @@ def test_another_model_tries_again_what_the_first_made_nothing_of(
 
 
 def test_single_files_bring_nothing_else_of_their_folder(
-    album: Path, opened: Callable[..., Library], tiny_bundle: str, tmp_path: Path
+    album: Path,
+    opened: Callable[..., Library],
+    tiny_bundle: str,
+    smaller_pictures: Callable[[str, Path], Path],
+    tmp_path: Path,
 ) -> None:
     library = opened()
     assert library.index([album / "red.jpg"]).items == 1
@@ -626,7 +623,7 @@ def test_single_files_bring_nothing_else_of_their_folder(
     assert library.status().folders == ()
     assert library.index().items == 2
     told: list[IndexProgress] = []
-    other = with_other_pixels(tiny_bundle, tmp_path / "other")
+    other = smaller_pictures(tiny_bundle, tmp_path / "other")
     with Library.open(library.path, model=other, settings=SETTINGS) as changed:
         assert changed.index([album / "red.jpg"], progress=told.append).items == 2
         assert told[0] == IndexProgress("renew", 0, 2, 0)
@@ -655,11 +652,15 @@ def test_files_in_quarantine_are_no_items_when_they_go(album: Path, opened: Call
 
 
 def test_another_pixel_budget_is_another_space(
-    album: Path, opened: Callable[..., Library], tiny_bundle: str, tmp_path: Path
+    album: Path,
+    opened: Callable[..., Library],
+    tiny_bundle: str,
+    smaller_pictures: Callable[[str, Path], Path],
+    tmp_path: Path,
 ) -> None:
     library = opened()
     library.index([album])
-    other = with_other_pixels(tiny_bundle, tmp_path / "other")
+    other = smaller_pictures(tiny_bundle, tmp_path / "other")
     with Library.open(library.path, model=other, settings=SETTINGS) as changed:
         with pytest.raises(LibraryError, match="was indexed with") as refused:
             changed.search("red")
