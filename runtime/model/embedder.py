@@ -56,7 +56,8 @@ class Embedder(PairModel):
 
         Args:
             inputs: mappings with `text`, `image`, `video` (each one or a list), `instruction`, `fps`,
-                `max_frames`, all optional; see `parse_request`. An empty mapping is the text "NULL".
+                `max_frames`, all optional, or chat messages; see `parse_request`. An empty mapping is the
+                text "NULL".
             dims: keep so many leading components (MRL) and normalise again; None is `self.dims`.
 
         Returns:

@@ -39,14 +39,16 @@ class PairModel:
 
         Args:
             model: what to open; a checkpoint is exported once into the cache, unless torch runs it.
-            backend: "onnx" runs exported bundles with ONNX Runtime; "torch" runs checkpoints as they lie and
-                needs the extra of that name.
+            backend: "onnx" runs exported bundles with ONNX Runtime; "tensorrt" runs the engines that were
+                built of a bundle for this machine's GPU; "torch" runs checkpoints as they lie. The last two
+                need the extras of their names.
             device: "cpu", "cuda" or "tensorrt" (ONNX Runtime's provider, for portable bundles); one that
                 cannot be had is an error.
             threads: threads of one graph run; None uses every core that this process may use.
-            precision: of the weights. For ONNX those of an export ("fp32", "fp16"), None is the default of
-                `resolve`, and a bundle folder has its own. For torch "fp32", "fp16", "bf16", "int8", "nf4";
-                None is bf16 on CUDA, fp32 on the CPU.
+            precision: of the weights. For ONNX what a checkpoint is exported at: "fp32", "fp16", "int8",
+                "int8-weight", "int4", "nf4" or "int8-dynamic"; None is the default of `resolve`, and a bundle
+                folder, which TensorRT's engines always come from, has its own. For torch "fp32", "fp16",
+                "bf16", "int8", "nf4"; None is bf16 on CUDA, fp32 on the CPU.
             pixels: pixel budget instead of the checkpoint's; see `PixelBudget`.
             progress: told a step's name and its fraction done while a checkpoint is fetched and exported.
 
