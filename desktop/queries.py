@@ -40,11 +40,11 @@ def check_file(name: str, option: str) -> Path:
     Raises:
         InputError: there is no such file.
     """
-    path = Path(name).expanduser()
+    path = absolute(name)
     if not path.is_file():
         what = "is a folder; name one file" if path.is_dir() else "no such file"
         raise InputError(f"{option} {name}: {what}.")
-    return path.absolute()
+    return path
 
 
 def check_output(*, files: bool, as_json: bool) -> None:

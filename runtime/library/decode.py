@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from ..errors import MediaAccessError, MediaLimitError
 from ..model.pixels import PixelBudget, fit_image_size
+from ..reasons import unread_file
 from .formats import Format
 from .photo import damage_named, open_photo, read_format, shrink_early
-from .reasons import unread_file
 from .records import MediaInfo
 from .scenes import SceneSettings
 from .thumbnails import THUMBNAIL_SIDE, make_thumbnail

@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 
 from ..errors import LibraryError
 from ..model.pixels import PixelBudget
+from ..reasons import unread_file
 from .decode import DecodeLimits, DecodeTask, Description, Piece
 from .hashing import hash_ahead
 from .messages import Done, Failed, Part
 from .previews import Previews, Strip
 from .reading import Reading
-from .reasons import unread_file
 from .records import (
     FailedMedia,
     Failure,

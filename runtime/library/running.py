@@ -7,7 +7,6 @@ those that its vectors were made with, on whatever machine it is, until others a
 from __future__ import annotations
 
 import json
-import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import LibraryError
 from ..model.bundle import MANIFEST
 from .records import Space, SpaceIdentity
+from .roots import absolute
 
 if TYPE_CHECKING:
     from ..model.backends import BackendName
@@ -73,10 +73,8 @@ class Asked:
 
 def lasting_name(model: str | Path) -> str:
     """A model's name as the library remembers it: folders by their whole path, wherever one stands later."""
-    folder = Path(model).expanduser()
-    if str(model) != DEFAULT_MODEL and folder.is_dir():
-        return os.path.abspath(folder)  # noqa: PTH100 - resolve() follows links
-    return str(model)
+    folder = absolute(model)
+    return folder if str(model) != DEFAULT_MODEL and Path(folder).is_dir() else str(model)
 
 
 def identity_of(embedder: Embedder, model: str) -> SpaceIdentity:

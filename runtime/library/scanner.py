@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..reasons import refusal, unread_file
 from .formats import kind_by_extension
-from .reasons import refusal, unread_file
 from .records import Failure, Folder, FoundFile
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..reasons import unread_file
 from .formats import kind_by_extension
-from .reasons import unread_file
 from .records import Failure, Folder, FoundFile, KnownFile, Space
 from .roots import absolute, in_terms_of, is_inside, path_in
 from .scanner import Walk, find, walk

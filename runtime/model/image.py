@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, MediaError, MediaLimitError
+from ..reasons import unread_file
 from .pixels import PixelBudget, fit_image_size
 from .resample import resample
 
@@ -200,5 +201,5 @@ def damage(error: Exception, *, what: str = "picture") -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return f"the file cannot be read: {error.strerror.lower()}"
+        return unread_file(error)
     return damage(error)

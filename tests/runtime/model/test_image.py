@@ -1,5 +1,6 @@
 """Every dress in which a picture comes, as real files made on the spot."""
 
+import errno
 import io
 import os
 import sys
@@ -239,3 +240,14 @@ def test_phones_that_store_several_pictures_in_a_jpeg(save, picture, budget):
     exact = read_image(path, budget=budget).astype(int)
     assert np.abs(read_image(path, budget=budget, draft=True).astype(int) - exact).mean() < 2
     assert np.abs(fit_image(first, budget).astype(int) - exact).mean() < 3
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_file_that_the_system_refuses_is_told_like_everywhere(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))  # whoever runs the tests may be allowed everything
+
+    monkeypatch.setattr("qvl_local.runtime.model.image._open", refuse)
+    with pytest.raises(MediaError) as refused:
+        read_image(tmp_path / "a.jpg")
+    assert refused.value.reason == "the file cannot be read: permission denied"
