@@ -41,7 +41,7 @@ def export(
         typer.Option(
             "--calibrate",
             metavar="DIR",
-            help="Pictures that int8, int4 and nf4 layers are tuned to. [default: the sample world's]",
+            help="Pictures that int8 and nf4 layers are tuned to. [default: the sample world's]",
         ),
     ] = None,
     flavour: Annotated[
@@ -135,7 +135,7 @@ def export(
         recipe = Recipe.of(precision or "fp32", dims=dims, flavour=flavour, opset=opset)
     decoders = known_layout(layout)
     if calibrate is not None and not recipe.tuned:
-        raise InputError("--calibrate: nothing is tuned at this precision. Choose int8, int4 or nf4.")
+        raise InputError("--calibrate: nothing is tuned at this precision. Choose int8 or nf4.")
     examples = None if calibrate is None else folder_examples(paths.absolute(calibrate))
     start = time.monotonic()
     with progress_view() as view:

@@ -46,7 +46,7 @@ def test_a_bundle_passes_parity_and_says_what_it_is(
     part = bundle.part("embedder")
     assert (part.decoder_precision, part.table.dtype) == (precision, "float16")
     assert part.vision_precision == ("int8" if precision == "int8" else "int8-weight")
-    assert part.calibration == (None if precision == "int8-weight" else "sample world")
+    assert part.calibration == ("sample world" if precision in ("int8", "nf4") else None)
     down = {f"language_model.layers.{layer}.mlp.down_proj": "int8-fine" for layer in range(4)}
     assert part.exceptions == (down if precision == "int8" else {})
     assert all(finding.ok for finding in verify_bundle(bundle))

@@ -181,5 +181,5 @@ def test_a_folder_without_pictures_is_refused(tiny: dict[str, Path], tmp_path: P
 
 
 def test_plain_recipes_are_not_tuned() -> None:
-    for name in ("fp32", "fp16", "int8-weight"):
+    for name in ("fp32", "fp16", "int8-weight", "int4"):
         assert Recipe.of(name).calibrated == ()
