@@ -77,7 +77,7 @@ class ParityError(ModelError):
 
 
 class ModelMemoryError(ModelError):
-    """Memory ran out, on the machine or on the GPU. A smaller batch may fit; the encoder tries that itself."""
+    """Memory ran out, on the machine or on the GPU. A smaller batch may fit; the encoder tries it itself."""
 
 
 class LibraryError(QvlError):
