@@ -171,7 +171,7 @@ def test_a_pair_of_bfloat16_checkpoints_is_shared(
     sources = random_pair(
         random_checkpoint, tmp_path, fine_tune, dtype="bfloat16", hidden=128, head_dim=32, intermediate=160
     )
-    manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8"))
+    manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8-weight"))
     assert manifest.layout == "shared"
     assert manifest.adapters is not None
     assert manifest.adapters.rank == RANK
@@ -179,7 +179,7 @@ def test_a_pair_of_bfloat16_checkpoints_is_shared(
 
 def test_equal_decoders_need_no_adapters(random_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     sources = random_pair(random_checkpoint, tmp_path, lambda tensors: None)
-    manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8"))
+    manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8-weight"))
     assert (manifest.layout, manifest.adapters) == ("shared", None)
     assert manifest.parts["reranker"].adapter is None
     bundle = open_bundle(tmp_path / "bundle")
@@ -216,11 +216,11 @@ def test_what_adapters_cannot_express_gets_two_decoders(
     reason: str,
 ) -> None:
     sources = random_pair(random_checkpoint, tmp_path, change)
-    manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8"))
+    manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8-weight"))
     assert manifest.layout == "separate"
     assert manifest.layout_reason is not None
     with pytest.raises(InputError, match=f"{reason}.*--layout separate"):
-        export_bundle(sources, tmp_path / "other", recipe=Recipe.of("int8"), layout="shared")
+        export_bundle(sources, tmp_path / "other", recipe=Recipe.of("int8-weight"), layout="shared")
     assert not (tmp_path / "other").exists()
 
 
@@ -231,7 +231,7 @@ def test_models_of_different_shapes_get_two_decoders(
         "embedder": Source(path=random_checkpoint(), name="embedder"),
         "reranker": Source(path=random_checkpoint(role="reranker", layers=4), name="reranker"),
     }
-    manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8"))
+    manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8-weight"))
     assert manifest.layout_reason == "the configurations of the two decoders differ"
 
 
@@ -251,7 +251,7 @@ def test_an_unknown_layout_is_refused() -> None:
 # ---- equal weights of two decoders ----
 
 
-@pytest.mark.parametrize("precision", ["fp16", "nf4"])
+@pytest.mark.parametrize("precision", ["fp16", "int8-weight"])
 def test_equal_weights_of_two_decoders_are_stored_once(
     pair: dict[Role, Source], tmp_path: Path, precision: str
 ) -> None:
