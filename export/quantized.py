@@ -67,7 +67,10 @@ class Int8Format:
         stored = graph.weight(weight.name, ElementType.INT8, (weight.columns, weight.rows), values)
         row_scales = graph.weight(f"{weight.name}.scale", _FLOAT, (weight.rows,), row_scale)
         zero = graph.constant(np.uint8(int8.ZERO_POINT))
-        y = graph.op("MatMulInteger", [tokens, stored, zero], at=at)
+        # Each weight its own, though all are 0: where ONNX Runtime sums exactly it rewrites weight and zero
+        # point together, and versions before 1.31 end the process where there is none.
+        own_zero = graph.weight(f"{weight.name}.zero", ElementType.INT8, (), lambda: np.zeros((), np.int8))
+        y = graph.op("MatMulInteger", [tokens, stored, zero, own_zero], at=at)
         y = graph.op("Cast", [y], {"to": int(_FLOAT)}, at=at)
         if self.fine:
             y, rest = graph.ops("Split", [y], {"axis": 0, "num_outputs": 2}, at=f"{at}/rest", outputs=2)
