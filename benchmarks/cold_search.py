@@ -112,7 +112,7 @@ def run(arguments: list[str]) -> tuple[Run, str]:
 
 
 def environment() -> dict[str, str]:
-    """The same for both sides: offline, since neither may ask the hub for a newer file, and with bytecode kept.
+    """The same for both sides: offline, since neither may ask the hub for a newer file; bytecode kept.
 
     Installed packages come with their bytecode; a source tree, where this runs, writes its own in the first
     run unless the environment forbids it.

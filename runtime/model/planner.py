@@ -46,7 +46,8 @@ RERANKED_PHOTOS = 20
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """How the matrices of a tower are stored: `bits` a weight, `block_bytes` a block, `row_bytes` a row.
+    """How the matrices of a tower are stored: `bits` a weight, `block_bytes` a block, `row_bytes` a row,
+    `own_bytes` a matrix.
 
     `block` counts weights, within a row (which a last, filled-up block may lengthen) or, if `flat`, through
     the whole matrix; 0 means no blocks. `activation_bytes`: of one number that flows through the graph.
@@ -58,13 +59,14 @@ class Format:
     block: int = 0
     block_bytes: int = 0
     row_bytes: int = 0
+    own_bytes: int = 0
     flat: bool = False
     cpu_held: float = 1.0
 
     def matrix_bytes(self, rows: int, columns: int) -> int:
         """Bytes of a stored matrix [rows, columns] with its scales."""
         if not self.block:
-            return rows * columns * self.bits // 8 + rows * self.row_bytes
+            return rows * columns * self.bits // 8 + rows * self.row_bytes + self.own_bytes
         if self.flat:
             count = rows * columns
             return -(-count * self.bits // 8) + -(-count // self.block) * self.block_bytes
@@ -85,7 +87,7 @@ _FP32 = Format(bits=32)
 # Its CPU kernels multiply in float32, from a copy that is made at loading.
 _FP16 = Format(bits=16, activation_bytes=2, cpu_held=2.2)
 # Repacked for its kernel at loading, like the 4-bit blocks below.
-_INT8 = Format(bits=8, row_bytes=4, cpu_held=1.65)
+_INT8 = Format(bits=8, row_bytes=4, own_bytes=1, cpu_held=1.65)
 _INT8_WEIGHT = Format(bits=8, block=128, block_bytes=4)
 _INT4 = Format(bits=4, block=32, block_bytes=4, cpu_held=1.25)
 _NF4 = Format(bits=4, block=64, block_bytes=4, flat=True)

@@ -19,7 +19,8 @@ ODD = {"intermediate": 104, "vision_intermediate": 136, "layers": 2, "vision_dep
 
 
 def test_what_can_be_exported_can_be_planned() -> None:
-    assert set(STORAGE) == set(shipped_recipes())
+    # int8-dynamic is the baseline that optimum makes, to compare with: never recommended, so not planned.
+    assert set(STORAGE) == set(shipped_recipes()) - {"int8-dynamic"}
 
 
 @pytest.mark.parametrize("precision", STORAGE)
