@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA_FOLDERS = ("models/tiny/embedding", "models/tiny/reranker", "runtime/world/assets")
+DATA_FOLDERS = ("export/recipes", "models/tiny/embedding", "models/tiny/reranker", "runtime/world/assets")
 
 
 def expected() -> set[str]:

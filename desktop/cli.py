@@ -69,24 +69,25 @@ def _root(
 
 def main() -> None:
     """Entry point of the `qvl-local` command."""
-    _spare_cores(sys.argv[1:])
+    searching = next((word for word in sys.argv[1:] if not word.startswith("-")), "") in _SEARCHES
+    if searching:
+        _spare_cores()
     status = run(sys.argv[1:])
-    if threading.active_count() > 1:
-        # A model that still loads for a command that has failed: nobody would wait for it for minutes.
+    if searching or threading.active_count() > 1:
+        # The output is written and the library closed; taking interpreter and models apart is a tenth of a
+        # search's time. And a model that still loads for a command that has failed might take minutes.
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
 
 
-def _spare_cores(arguments: Sequence[str]) -> None:
+def _spare_cores() -> None:
     """Keep numpy to one thread where models run beside it; it reads this when it is first imported.
 
     Its threads spin for a while after every product, on the cores that the models need then. Only in a
     process of our own: the environment of a caller is the caller's.
     """
-    command = next((word for word in arguments if not word.startswith("-")), "")
-    if command in _SEARCHES:
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def run(arguments: Sequence[str]) -> int:
