@@ -182,10 +182,10 @@ def test_numpy_is_kept_to_one_thread_in_searches_of_our_own_process(
     command: str, entry: str, expected: str
 ) -> None:
     script = (
-        "import atexit, os, sys\n"
+        "import os, sys\n"
         "from qvl_local.desktop import cli\n"
-        f"sys.argv = ['qvl-local', {command!r}, '--nonsense']\n"
-        "atexit.register(lambda: print(os.environ.get('OPENBLAS_NUM_THREADS')))\n"
+        f"sys.argv = ['qvl-local', {command!r}]\n"
+        "cli._dispatch = lambda _arguments: print(os.environ.get('OPENBLAS_NUM_THREADS')) or 0\n"
         f"cli.{entry}(*([sys.argv[1:]] if {entry!r} == 'run' else []))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
