@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from ..errors import BundleError, ModelError
 from .protobuf import fields
 from .storage import cache_folder
-from .tensorrt_profiles import Profile, RunLimits, free_profiles
+
+if TYPE_CHECKING:
+    from .tensorrt_profiles import Profile
 
 Device = Literal["cpu", "cuda", "tensorrt"]
 DEVICES: tuple[str, ...] = get_args(Device)
@@ -69,6 +71,8 @@ def _tensorrt(graph: Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder}: the cache folder cannot be made ({error.strerror}). Choose another: QVL_CACHE_DIR=DIR"
         ) from error
+    from .tensorrt_profiles import RunLimits, free_profiles
+
     profiles = free_profiles(inputs, RunLimits())
     return {
         "trt_engine_cache_enable": True,

@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import BundleError, CheckpointError, InputError, ModelError, ModelNotFoundError, ParityError
 from .bundle import MANIFEST, Bundle, Role, open_bundle
 from .config import load_config
-from .hub import Hub, Reference
 from .snapshot import Snapshot, checkpoint_files, snapshot_at, snapshot_of
 from .storage import CACHE_VARIABLE, cache_folder, remembered_sha256, write_atomically
+
+if TYPE_CHECKING:
+    from .hub import Reference
 
 Progress = Callable[[str, float], None]
 
@@ -301,6 +303,9 @@ def _is_checkpoint(folder: Path) -> bool:
 
 def reference_of(name: str) -> Reference | None:
     """What a name means on the hub: a short name or an id, with "@revision" or without."""
+    # Here, since most searches have a model that is on this machine already, or a bundle.
+    from .hub import Reference
+
     short, at, revision = name.partition("@")
     return Reference.parse(NAMES.get(short.lower(), short) + at + revision)
 
@@ -309,6 +314,8 @@ def _from_hub(
     reference: Reference, *, pair: bool, offline: bool, progress: Progress | None = None
 ) -> dict[Role, Checkpoint]:
     """Find a pair in the cache of huggingface_hub, or download it. One name stands for both."""
+    from .hub import Hub, Reference
+
     role = role_of(reference.repository)
     wanted = {role: reference}
     owner, _, name = reference.repository.partition("/")
