@@ -13,6 +13,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 
 TINY = Path(__file__).resolve().parents[1] / "models" / "tiny"
@@ -27,7 +28,12 @@ _PROCESSOR_FILES = (
 
 
 def pytest_configure() -> None:
-    """Let tests press Ctrl-C: a shell that starts pytest in the background has it ignored from there on."""
+    """Let tests press Ctrl-C: a shell that starts pytest in the background has it ignored from there on.
+
+    And no test is timed, those with examples neither: a busy machine is no failure.
+    """
+    settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
