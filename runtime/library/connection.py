@@ -131,16 +131,19 @@ def count(connection: apsw.Connection, sql: str, values: Sequence[Any] = ()) -> 
 
 @contextmanager
 def write_transaction(connection: apsw.Connection) -> Iterator[None]:
-    """All or nothing; takes the write lock at once, so that nothing read inside can become stale."""
-    connection.execute("BEGIN IMMEDIATE")
+    """All or nothing; takes the write lock at once, so that nothing read inside can become stale.
+
+    Ctrl-C may arrive at any instruction, also between BEGIN and the block, or while an earlier transaction
+    was just being entered. What it left open had written nothing and is ended first.
+    """
+    _roll_back(connection)
     try:
+        connection.execute("BEGIN IMMEDIATE")
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        # SQLite has rolled back by itself after a full disk or an I/O error.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        _roll_back(connection)
         raise
-    connection.execute("COMMIT")
 
 
 @contextmanager
@@ -149,12 +152,17 @@ def read_transaction(connection: apsw.Connection) -> Iterator[None]:
     if connection.in_transaction:
         yield
         return
-    connection.execute("BEGIN")
     try:
+        connection.execute("BEGIN")
         yield
     finally:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        _roll_back(connection)
+
+
+def _roll_back(connection: apsw.Connection) -> None:
+    # SQLite has rolled back by itself after a full disk or an I/O error.
+    if connection.in_transaction:
+        connection.execute("ROLLBACK")
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -411,6 +412,42 @@ def test_a_transaction_that_raises_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(apsw.ConstraintError):
         insert_twice()
     assert connection.execute("SELECT * FROM t").fetchall() == []
+    connection.close()
+
+
+class CtrlCDuring(apsw.Connection):
+    """A connection whose user presses Ctrl-C at the very moment when a statement has been executed."""
+
+    statement = ""
+
+    def execute(self, statements: str, *values: Any, **options: Any) -> apsw.Cursor:
+        cursor = super().execute(statements, *values, **options)
+        if statements == self.statement:
+            self.statement = ""
+            raise KeyboardInterrupt
+        return cursor
+
+
+@pytest.mark.parametrize(("statement", "kept"), [("BEGIN IMMEDIATE", [1]), ("COMMIT", [0, 1])])
+def test_ctrl_c_around_a_transaction_does_not_block_the_next(statement: str, kept: list[int]) -> None:
+    connection = CtrlCDuring(":memory:")
+    connection.execute("CREATE TABLE t (x)")
+    connection.statement = statement
+    for value in (0, 1):
+        with suppress(KeyboardInterrupt), write_transaction(connection):
+            connection.execute("INSERT INTO t VALUES (?)", (value,))
+    assert [x for (x,) in connection.execute("SELECT x FROM t ORDER BY x")] == kept
+    connection.close()
+
+
+def test_a_transaction_that_ctrl_c_left_open_is_ended_by_the_next(tmp_path: Path) -> None:
+    connection = connect(tmp_path / "a.db", mode="write")
+    connection.execute("CREATE TABLE t (x)")
+    connection.execute("BEGIN IMMEDIATE")  # and nobody came to end it
+    with write_transaction(connection):
+        connection.execute("INSERT INTO t VALUES (1)")
+    assert not connection.in_transaction
+    assert connection.execute("SELECT x FROM t").fetchall() == [(1,)]
     connection.close()
 
 
