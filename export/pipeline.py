@@ -204,7 +204,7 @@ def _plan(
 
 def _calibration(recipe: Recipe, examples: Sequence[Example] | None) -> str | None:
     """What the manifest says of calibration."""
-    if not recipe.calibrated:
+    if not recipe.tuned:
         return None
     return "sample world" if examples is None else f"{len(examples)} own pictures"
 

@@ -31,6 +31,7 @@ TableType = Literal["float32", "float16"]
 
 DYNAMIC = "int8-dynamic"
 _FLOAT, _HALF = ElementType.FLOAT, ElementType.FLOAT16
+_TOWERS: tuple[Tower, ...] = ("vision", "decoder")
 _PREFIXES: Mapping[Tower, str] = MappingProxyType({"vision": "visual.", "decoder": "language_model."})
 _TABLES: Mapping[str, TableType] = MappingProxyType({"fp32": "float32", "fp16": "float16"})
 # Tensors called "weight" that are not matrices of a layer: tables, and the scales of norms.
@@ -247,8 +248,28 @@ class Recipe:
     def tuned(self) -> tuple[Tower, ...]:
         """Towers that calibration must see: those that the recipe names, and those with static scales."""
         static = self.has_static_scales
-        towers: tuple[Tower, ...] = ("vision", "decoder")
-        return tuple(tower for tower in towers if static or tower in self.calibrated)
+        return tuple(tower for tower in _TOWERS if static or tower in self.calibrated)
+
+    def tuning_to_pictures(self) -> Recipe:
+        """The same when pictures to tune layers to are given: a recipe that looks at no data by itself has
+        its towers of 4 bits tuned.
+
+        Raises:
+            InputError: nothing in it can be tuned.
+        """
+        if self.tuned:
+            return self
+        linear = {tower: self._base(self._precision(tower)).linear for tower in _TOWERS}
+        coarse = tuple(
+            tower
+            for tower, one in linear.items()
+            if isinstance(one, Nf4Format) or (isinstance(one, BlockFormat) and one.bits == 4)
+        )
+        if not coarse:
+            raise InputError(
+                "--calibrate: at this precision nothing is tuned to pictures. Choose int8, nf4 or int4."
+            )
+        return replace(self, calibrated=coarse)
 
     @property
     def has_static_scales(self) -> bool:

@@ -41,7 +41,8 @@ def export(
         typer.Option(
             "--calibrate",
             metavar="DIR",
-            help="Pictures that int8 and nf4 layers are tuned to. [default: the sample world's]",
+            help="Pictures that layers are tuned to. [default: the sample world's for int8, none for nf4 and "
+            "int4]",
         ),
     ] = None,
     flavour: Annotated[
@@ -134,9 +135,10 @@ def export(
     else:
         recipe = Recipe.of(precision or "fp32", dims=dims, flavour=flavour, opset=opset)
     decoders = known_layout(layout)
-    if calibrate is not None and not recipe.tuned:
-        raise InputError("--calibrate: nothing is tuned at this precision. Choose int8 or nf4.")
-    examples = None if calibrate is None else folder_examples(paths.absolute(calibrate))
+    examples = None
+    if calibrate is not None:
+        recipe = recipe.tuning_to_pictures()
+        examples = folder_examples(paths.absolute(calibrate))
     start = time.monotonic()
     with progress_view() as view:
         if tensorrt and _is_bundle(models, folder):

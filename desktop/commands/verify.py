@@ -103,9 +103,11 @@ def _is_shipped(part: Part, flavour: str) -> bool:
 
     try:
         recipe = Recipe.of(part.decoder_precision, flavour=flavour)
+        if part.calibration not in (None, SAMPLE_WORLD):
+            recipe = recipe.tuning_to_pictures()
     except InputError:
         return False
-    asked = recipe.vision, recipe.table_type, bool(recipe.calibrated), bool(recipe.layers)
+    asked = recipe.vision, recipe.table_type, bool(recipe.tuned), bool(recipe.layers)
     made = part.vision_precision, part.table.dtype, part.calibration is not None, bool(part.exceptions)
     return asked == made and all(
         next((rule.precision for rule in recipe.layers if rule.applies(layer)), None) == precision

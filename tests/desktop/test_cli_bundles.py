@@ -32,7 +32,7 @@ NF4 = {
     "vision_precision": "int8-weight",
     "decoder_precision": "nf4",
     "table": HALF,
-    "calibration": SAMPLE_WORLD,
+    "calibration": None,
 }
 
 
@@ -49,7 +49,7 @@ NF4 = {
             {"parts": {**NF4, "calibration": "20 own pictures"}},
             "--precision nf4 --calibrate PICTURES --layout separate ",
         ),
-        ({"parts": {**NF4, "calibration": None}}, "--recipe RECIPE.toml --layout separate "),
+        ({"parts": {**NF4, "calibration": SAMPLE_WORLD}}, "--recipe RECIPE.toml --layout separate "),
         ({"parts": {**NF4, "vision_precision": "fp32"}}, "--recipe RECIPE.toml --layout separate "),
         ({"parts": {"exceptions": {"x": "int8"}}}, "--recipe RECIPE.toml "),
     ],

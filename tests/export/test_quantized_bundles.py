@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from onnxruntime.quantization import QuantType, quantize_dynamic
+from qvl_local.export.calibration import world_examples
 from qvl_local.export.checkpoint import EMBEDDINGS, Checkpoint
 from qvl_local.export.decoder import build_decoder
 from qvl_local.export.dynamic import write_typed
@@ -46,13 +47,28 @@ def test_a_bundle_passes_parity_and_says_what_it_is(
     part = bundle.part("embedder")
     assert (part.decoder_precision, part.table.dtype) == (precision, "float16")
     assert part.vision_precision == ("int8" if precision == "int8" else "int8-weight")
-    assert part.calibration == ("sample world" if precision in ("int8", "nf4") else None)
+    assert part.calibration == ("sample world" if precision == "int8" else None)
     down = {f"language_model.layers.{layer}.mlp.down_proj": "int8-fine" for layer in range(4)}
     assert part.exceptions == (down if precision == "int8" else {})
     assert all(finding.ok for finding in verify_bundle(bundle))
     weights = bundle.file(part.decoder + "_data").stat().st_size
     parameters = 4 * (256 * 256 * 2 + 256 * 128 * 2 + 3 * 256 * 640)
     assert weights * 8 / parameters < {"int8": 8.5, "int8-weight": 8.6, "int4": 5.3, "nf4": 4.8}[precision]
+
+
+def test_nf4_is_tuned_when_pictures_are_given(
+    tiny: dict[str, Path], exported: Callable[[str], Bundle], tmp_path: Path
+) -> None:
+    source = Source(path=tiny["embedder"], name="tiny/embedding")
+    recipe = Recipe.of("nf4").tuning_to_pictures()
+    export_bundle({"embedder": source}, tmp_path / "tuned", recipe=recipe, examples=world_examples(2))
+    tuned, plain = open_bundle(tmp_path / "tuned"), exported("nf4")
+    assert tuned.part("embedder").calibration == "2 own pictures"
+    decoder, vision = (
+        f"{name}_data" for name in (plain.part("embedder").decoder, plain.part("embedder").vision)
+    )
+    assert tuned.manifest.files[decoder] != plain.manifest.files[decoder]
+    assert tuned.manifest.files[vision] == plain.manifest.files[vision]
 
 
 def test_bundles_of_other_weights_are_other_vector_spaces(exported: Callable[[str], Bundle]) -> None:

@@ -181,5 +181,14 @@ def test_a_folder_without_pictures_is_refused(tiny: dict[str, Path], tmp_path: P
 
 
 def test_plain_recipes_are_not_tuned() -> None:
-    for name in ("fp32", "fp16", "int8-weight", "int4"):
-        assert Recipe.of(name).calibrated == ()
+    for name in ("fp32", "fp16", "int8-weight", "int4", "nf4"):
+        assert Recipe.of(name).tuned == ()
+
+
+def test_pictures_tune_what_has_four_bits() -> None:
+    for name in ("nf4", "int4"):
+        assert Recipe.of(name).tuning_to_pictures().tuned == ("decoder",)
+    assert Recipe.of("int8").tuning_to_pictures() == Recipe.of("int8")
+    for name in ("fp32", "fp16", "int8-weight", "int8-dynamic"):
+        with pytest.raises(InputError, match="nothing is tuned to pictures"):
+            Recipe.of(name).tuning_to_pictures()
