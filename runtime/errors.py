@@ -2,6 +2,7 @@
 
     QvlError
     ├── InputError               what the caller asked for makes no sense (exit status 2)
+    │   └── PartError            one named part of a request is wrong: `input[3].image`
     ├── MediaError               one photo or video cannot be used; carries its path and reason
     │   ├── MediaAccessError     the system does not let us read it; that may change without the file
     │   └── MediaLimitError      it is over a size, time or memory limit
@@ -33,6 +34,15 @@ class QvlError(Exception):
 
 class InputError(QvlError):
     """The request itself is wrong: an empty query, a path that does not exist, an unknown option value."""
+
+
+class PartError(InputError):
+    """One part of a request is wrong. `part` names it as its sender would (`input[3].image`)."""
+
+    def __init__(self, part: str, reason: str) -> None:
+        super().__init__(f"{part}: {reason}")
+        self.part = part
+        self.reason = reason
 
 
 class MediaError(QvlError):

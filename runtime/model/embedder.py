@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,16 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from .bundle import Role
 from .pair import PairModel
+from .processor import Counted
 from .request import Input, parse_requests
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """`vectors` float32 [n, dims], rows L2-normalised; `tokens`: how many the model read for each row."""
+
+    vectors: NDArray[np.float32]
+    tokens: tuple[int, ...]
 
 
 class Embedder(PairModel):
@@ -67,14 +77,19 @@ class Embedder(PairModel):
             InputError: an unknown key, a value of the wrong kind, or an impossible width.
             MediaError: a picture or a film cannot be used; it carries the path.
         """
+        return self.embed_counted(inputs, dims=dims).vectors
+
+    def embed_counted(self, inputs: Iterable[Input], *, dims: int | None = None) -> Embeddings:
+        """Embed inputs, and say how many tokens each took. Arguments and errors as for `embed`."""
         width = self.width(dims)
         requests = parse_requests(inputs, name="input")
         processor = self._loaded.processor
-        prompts = (
+        prompts = Counted(
             processor.embedding_prompt(processor.prepare(request), instruction=request.instruction)
             for request in requests
         )
-        return normalized(self._loaded.pool(prompts)[:, :width])
+        vectors = normalized(self._loaded.pool(prompts)[:, :width])
+        return Embeddings(vectors, tuple(prompts.tokens))
 
 
 def normalized(rows: NDArray[np.float32]) -> NDArray[np.float32]:

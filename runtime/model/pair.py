@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from .backends import BackendName, open_engine
 from .bundle import Bundle, Role
@@ -13,6 +14,9 @@ from .ort_providers import Device
 from .ort_session import SessionOptions
 from .pixels import PixelBudget
 from .session import Engine
+
+if TYPE_CHECKING:
+    from .precedence import Precedence
 
 
 class PairModel:
@@ -76,6 +80,21 @@ class PairModel:
     def budget(self) -> PixelBudget:
         """The pixel budget in force."""
         return self._loaded.budget
+
+    def shortened(self, text: str, *, tokens: int) -> str:
+        """The beginning of a text that takes at most so many tokens."""
+        return self._loaded.processor.shortened(text, tokens=tokens)
+
+    def behind(self, precedence: Precedence) -> Self:
+        """The same model, for work in the background: its runs let searches go first.
+
+        Graphs and weights are shared; `load` and `unload` are for both.
+        """
+        from .precedence import YieldingEngine
+
+        other = copy.copy(self)
+        other._loaded = self._loaded.on_engine(YieldingEngine(self._loaded.engine, precedence))
+        return other
 
     def load(self) -> None:
         """Load the graphs now instead of on first use: in a thread, while there is other work to do.

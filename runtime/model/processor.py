@@ -5,7 +5,7 @@ request -> fitted images and frames -> messages -> text -> token ids -> position
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,19 @@ class Prompt:
         return int(self.is_visual.sum())
 
 
+class Counted:
+    """Prompts on their way to the encoder; `tokens` holds the length of each that has passed."""
+
+    def __init__(self, prompts: Iterable[Prompt]) -> None:
+        self._prompts = prompts
+        self.tokens: list[int] = []
+
+    def __iter__(self) -> Iterator[Prompt]:
+        for prompt in self._prompts:
+            self.tokens.append(len(prompt.ids))
+            yield prompt
+
+
 class Processor:
     """Prepares prompts for one model of the pair, by the files in its checkpoint folder."""
 
@@ -104,6 +117,10 @@ class Processor:
     def template(self) -> ChatTemplate:
         """The checkpoint's chat template."""
         return self._template
+
+    def shortened(self, text: str, *, tokens: int) -> str:
+        """The beginning of a text, of at most so many tokens."""
+        return self._tokenizer.shortened(text, tokens=tokens)
 
     def prepare(self, request: Request) -> Material:
         """Read, decode and fit the media of a request.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -13,8 +14,22 @@ from .bundle import Role
 from .head import sigmoid
 from .pair import PairModel
 from .pixels import PixelBudget
+from .processor import Counted
 from .request import Input, Request, parse_request, parse_requests
 from .session import Engine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Judgements:
+    """`logits` float32 [n], the log-odds of "yes"; `tokens`: how many the model read for each document."""
+
+    logits: NDArray[np.float32]
+    tokens: tuple[int, ...]
+
+    @property
+    def scores(self) -> NDArray[np.float32]:
+        """Probabilities, float32 [n] in [0, 1]."""
+        return sigmoid(self.logits).astype(np.float32)
 
 
 class Reranker(PairModel):
@@ -37,7 +52,7 @@ class Reranker(PairModel):
         self, query: Input, documents: Iterable[Input], *, instruction: str | None = None
     ) -> NDArray[np.float32]:
         """Probability that each document answers the query, float32 [n] in [0, 1]; see `logits`."""
-        return sigmoid(self.logits(query, documents, instruction=instruction)).astype(np.float32)
+        return self.judge(query, documents, instruction=instruction).scores
 
     def logits(
         self, query: Input, documents: Iterable[Input], *, instruction: str | None = None
@@ -54,18 +69,24 @@ class Reranker(PairModel):
             InputError: an unknown key or a value of the wrong kind.
             MediaError: a picture or a film cannot be used; it carries the path.
         """
+        return self.judge(query, documents, instruction=instruction).logits
+
+    def judge(
+        self, query: Input, documents: Iterable[Input], *, instruction: str | None = None
+    ) -> Judgements:
+        """Judge documents, and say how many tokens each took. Arguments and errors as for `logits`."""
         asked = parse_request(query, name="the query")
         given = parse_requests(documents, name="document")
         processor = self._loaded.processor
         wanted = instruction if instruction is not None else asked.instruction
         subject = processor.prepare(asked)
-        prompts = (
+        prompts = Counted(
             processor.reranking_prompt(subject, processor.prepare(document), instruction=wanted)
             for document in _without_instructions(given)
         )
         pooled = self._loaded.pool(prompts)
         logits: NDArray[np.float32] = pooled @ self._head
-        return logits
+        return Judgements(logits, tuple(prompts.tokens))
 
 
 def _without_instructions(documents: list[Request]) -> list[Request]:

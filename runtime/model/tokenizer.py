@@ -61,6 +61,14 @@ class PromptTokenizer:
             ids.append(self._end)
         return self._truncate(ids, tail=_TAIL + 1, limit=self._max_tokens)
 
+    def shortened(self, text: str, *, tokens: int) -> str:
+        """The beginning of a text that takes at most so many tokens; whole characters."""
+        offsets: list[tuple[int, int]] = self._tokenizer.encode(text, add_special_tokens=False).offsets
+        if len(offsets) <= tokens:
+            return text
+        # A character of several tokens ends behind each of them: what goes beyond the limit goes whole.
+        return text[: offsets[tokens][0]]
+
     def neutral(self, text: str) -> str:
         """A user's text in which nothing reads as a special token: `<|im_end|>` becomes `< |im_end|>`."""
         if self._special_text is None or "<" not in text:

@@ -243,3 +243,12 @@ def test_a_text_never_opens_the_vision_graph(tmp_path, embedder, picture):
     assert np.array_equal(damaged.embed([{"text": "a"}]), embedder.embed([{"text": "a"}]))
     with pytest.raises(BundleError, match="cannot be loaded"):
         damaged.embed([{"image": picture(64, 64)}])
+
+
+def test_says_how_many_tokens_each_input_took(embedder, tiny_embedding):
+    texts = ["two dogs", "two dogs on a beach at night", ""]
+    counted = embedder.embed_counted([{"text": text} for text in texts], dims=64)
+    conversations = [tiny_embedding.embedding_conversation(texts=[text]) for text in texts]
+    expected = [tiny_embedding.inputs(conversation)["input_ids"].shape[1] for conversation in conversations]
+    assert list(counted.tokens) == expected
+    assert np.array_equal(counted.vectors, embedder.embed([{"text": text} for text in texts], dims=64))

@@ -137,3 +137,12 @@ def test_fusion_is_what_the_checkpoint_measured(tmp_path, tiny_folder):
     file = tmp_path / "reranker" / "qvl_fusion.json"
     file.write_text(json.dumps({"formula": "logit + weight * cosine", "weight": 12.5}), encoding="utf-8")
     assert Reranker.open(tmp_path).fusion == {"cosine_weight": 12.5}
+
+
+def test_says_how_many_tokens_each_document_took(reranker):
+    documents = [{"text": "a dog"}, {"text": "a dog, and another one far behind it"}]
+    judged = reranker.judge({"text": "two dogs"}, documents)
+    alone = [reranker.judge({"text": "two dogs"}, [document]).tokens for document in documents]
+    assert [(count,) for count in judged.tokens] == alone
+    assert judged.tokens[0] < judged.tokens[1]
+    assert np.array_equal(judged.scores, reranker.score({"text": "two dogs"}, documents))

@@ -154,3 +154,13 @@ def test_truncation_and_padding_stored_in_the_file_do_not_apply(make):
         raw["truncation"] = {"direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0}
 
     assert len(make(change=change).encode("two dogs on a beach" + HEADER)) > 8
+
+
+def test_a_text_is_shortened_to_whole_characters(make):
+    tokenizer = make()
+    text = "two dogs — \U0001f415 on a beach"
+    assert tokenizer.shortened(text, tokens=1000) == text
+    beginnings = [tokenizer.shortened(text, tokens=count) for count in range(1, 12)]
+    assert all(text.startswith(beginning) for beginning in beginnings)
+    assert beginnings == sorted(beginnings, key=len)
+    assert beginnings[1] == "two dogs"
