@@ -133,8 +133,9 @@ def is_at_hand(model: str) -> bool:
 def _shapes(model: str) -> ModelConfig | None:
     """A model's shapes, if they can be had without a download."""
     from qvl_local.runtime.model.bundle import MANIFEST
+    from qvl_local.runtime.model.storage import folder_named
 
-    folder = Path(model).expanduser()
+    folder = folder_named(model)
     try:
         if (folder / MANIFEST).is_file():
             return load_config(folder)
@@ -151,8 +152,9 @@ def _held(model: str) -> dict[Role, Checkpoint] | None:
     from qvl_local.runtime.model.bundle import MANIFEST
     from qvl_local.runtime.model.hub import Hub
     from qvl_local.runtime.model.resolve import find_checkpoints, reference_of
+    from qvl_local.runtime.model.storage import folder_named
 
-    folder = Path(model).expanduser()
+    folder = folder_named(model)
     reference = None if folder.exists() else reference_of(model)
     if reference is None:
         return None if (folder / MANIFEST).is_file() else find_checkpoints(model)

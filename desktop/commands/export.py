@@ -200,7 +200,9 @@ def sources_of(models: Sequence[str], progress: Callable[[str, float], None]) ->
 
 def _own(model: str, found: dict[Role, Checkpoint]) -> tuple[Role, Checkpoint]:
     """The checkpoint that a name means when it does not stand for the pair."""
-    folder = Path(model).expanduser()
+    from qvl_local.runtime.model.storage import folder_named
+
+    folder = folder_named(model)
     for role, checkpoint in found.items():
         if checkpoint.name == model or checkpoint.path == folder:
             return role, checkpoint

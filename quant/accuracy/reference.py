@@ -8,6 +8,7 @@ from pathlib import Path
 from qvl_local.runtime.errors import InputError, ModelError, ModelNotFoundError
 from qvl_local.runtime.model.bundle import Bundle, Part, Role
 from qvl_local.runtime.model.resolve import TINY, Checkpoint, export_once, find_checkpoints
+from qvl_local.runtime.model.storage import folder_named
 
 PRECISION = "fp32"
 _NAME_IT = "Name what to compare with: --against BUNDLE"
@@ -85,7 +86,7 @@ def _checkpoint(bundle: Bundle, role: Role, part: Part, progress: Progress | Non
     """The checkpoint that a part was made of."""
     name = part.source.name
     model = TINY if name == _tiny_name(role) else name
-    if part.source.revision is not None and "@" not in name and not Path(name).expanduser().exists():
+    if part.source.revision is not None and "@" not in name and not folder_named(name).exists():
         model = f"{name}@{part.source.revision}"
     try:
         found = find_checkpoints(model, pair=False, progress=progress)

@@ -67,7 +67,7 @@ from .records import (
     Space,
     SpaceIdentity,
 )
-from .roots import in_terms_of, is_inside
+from .roots import absolute, in_terms_of, is_inside
 from .rows import MEDIA_COLUMNS, known_file, loaded_name, media_item, stored_name
 from .vector_search import Neighbour, VectorSearch
 
@@ -98,7 +98,7 @@ class Store:
         library; LibraryVersionError when it was made by a newer qvl-local; LibraryBusyError (writing) when
         another process is indexing into it.
         """
-        home = Path(folder).expanduser().absolute()
+        home = Path(absolute(folder))
         path = home / DATABASE
         if mode == "read":
             if not is_file(path):
@@ -123,7 +123,7 @@ class Store:
     @classmethod
     def create(cls, folder: str | Path) -> None:
         """Make an empty library in `folder` unless there is one, without the lock. Raises as `open`."""
-        home = Path(folder).expanduser().absolute()
+        home = Path(absolute(folder))
         if not is_file(home / DATABASE):
             claim_folder(home)
             open_for_writing(home / DATABASE).close()

@@ -15,6 +15,7 @@ from .ort_engine import OrtEngine
 from .ort_session import SessionOptions
 from .resolve import Checkpoint, Progress, find_checkpoints, resolve
 from .session import Engine
+from .storage import folder_named
 
 BackendName = Literal["onnx", "tensorrt", "torch"]
 BACKENDS: tuple[str, ...] = get_args(BackendName)
@@ -58,7 +59,7 @@ def open_engine(
                 f"Make another bundle: qvl-local export {model} --flavour portable --precision fp16 -o DIR"
             )
         return OrtEngine(bundle, role, options)
-    is_bundle = (Path(model).expanduser() / MANIFEST).is_file()
+    is_bundle = (folder_named(model) / MANIFEST).is_file()
     if backend == "tensorrt":
         if not is_bundle:
             raise InputError(

@@ -22,7 +22,7 @@ from ..errors import BundleError, CheckpointError, InputError, ModelError, Model
 from .bundle import MANIFEST, Bundle, Role, open_bundle
 from .config import load_config
 from .snapshot import Snapshot, checkpoint_files, snapshot_at, snapshot_of
-from .storage import CACHE_VARIABLE, cache_folder, remembered_sha256, write_atomically
+from .storage import CACHE_VARIABLE, cache_folder, folder_named, remembered_sha256, write_atomically
 
 if TYPE_CHECKING:
     from .hub import Reference
@@ -90,7 +90,7 @@ def resolve(
         CheckpointError: the checkpoint cannot be used.
         BundleError: the bundle cannot be used.
     """
-    folder = Path(model).expanduser()
+    folder = folder_named(model)
     if (folder / MANIFEST).is_file():
         bundle = open_bundle(folder)
         if precision is not None:
@@ -119,7 +119,7 @@ def find_checkpoints(
         ModelError: it cannot be downloaded.
     """
     name = str(model)
-    folder = Path(model).expanduser()
+    folder = folder_named(model)
     if name == TINY:
         return _tiny()
     if name.strip() and folder.is_dir():

@@ -13,11 +13,19 @@ _PIECE = 4 << 20
 _WORTH_REMEMBERING = 1 << 20
 
 
+def folder_named(name: str | Path) -> Path:
+    """The folder that somebody may mean by a name; whether it is there is another question.
+
+    Unlike Path.expanduser, takes "~x" for what it says where there is no user x.
+    """
+    return Path(os.path.expanduser(name))  # noqa: PTH111
+
+
 def cache_folder() -> Path:
     """Where exported bundles and small caches live: `QVL_CACHE_DIR`, or the platform's user cache folder."""
     chosen = os.environ.get(CACHE_VARIABLE)
     if chosen:
-        return Path(chosen).expanduser()
+        return folder_named(chosen)
     from platformdirs import user_cache_path
 
     return user_cache_path("qvl-local", appauthor=False)

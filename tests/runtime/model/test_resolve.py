@@ -128,7 +128,7 @@ def test_relative_and_home_folders(pair, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["huge", "", " ", "no/such/folder/at/all", "/no/such/folder", "a b/c", "2B "]
+    "name", ["huge", "", " ", "no/such/folder/at/all", "/no/such/folder", "a b/c", "2B ", "~nobody-here"]
 )
 def test_unknown_names_say_what_is_known(name):
     with pytest.raises(ModelNotFoundError, match=r"no such model\. Give tiny, 2b, 8b, a Hugging Face id"):
