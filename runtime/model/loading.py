@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -40,6 +41,15 @@ class LoadedPart:
         self.encoder = Encoder(
             self.config, self.budget, engine.table, vision=engine.vision, decoder=engine.decoder
         )
+
+    def on_engine(self, engine: Engine) -> LoadedPart:
+        """The same model with its graphs run by another engine of the same bundle; all else is shared."""
+        other = copy.copy(self)
+        other.engine = engine
+        other.encoder = Encoder(
+            self.config, self.budget, engine.table, vision=engine.vision, decoder=engine.decoder
+        )
+        return other
 
     def load(self) -> None:
         """Load vision tower and decoder now, side by side, instead of each on its first use."""

@@ -12,7 +12,7 @@ from .encoder import open_table
 from .graph_pool import Lease
 from .head import open_head
 from .ort_session import SessionOptions
-from .session import Array, Rows, Session
+from .session import Array, Interruptible, Interruption, Rows, Session
 
 
 class SwitchedSession:
@@ -25,6 +25,15 @@ class SwitchedSession:
     def run(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
         """Run the graph once; see `Session`."""
         return self._session.run({**feeds, "adapter": self._adapter})
+
+    def run_until(
+        self, interruption: Interruption, feeds: Mapping[str, Array]
+    ) -> dict[str, NDArray[np.float32]] | None:
+        """Run the graph once; see `Interruptible`. Run to its end where the session below cannot end early."""
+        switched = {**feeds, "adapter": self._adapter}
+        if isinstance(self._session, Interruptible):
+            return self._session.run_until(interruption, switched)
+        return self._session.run(switched)
 
 
 class OrtEngine:

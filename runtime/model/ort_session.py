@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import BundleError, InputError, ModelError, ModelMemoryError
 from ..machine import usable_cores
 from .ort_providers import DEVICES, NAMES, PROVIDERS, Device, providers_for
-from .session import Array
+from .session import Array, Interruption
 
 # Products of bytes add up in 16 bits on x86 without VNNI, where they overflow: errors of 65,000 were measured
 # in sums of 2048. With this entry ONNX Runtime takes its exact kernel there, and changes nothing elsewhere.
@@ -90,11 +90,33 @@ class OrtSession:
             ModelMemoryError: the batch does not fit into memory; a smaller one may.
             ModelError: ONNX Runtime failed.
         """
+        return self._run(feeds, None)
+
+    def run_until(
+        self, interruption: Interruption, feeds: Mapping[str, Array]
+    ) -> dict[str, NDArray[np.float32]] | None:
+        """Run the graph once; None when `interruption` was set, which ends it behind the node at work.
+
+        Raises:
+            ModelMemoryError, ModelError: as for `run`.
+        """
+        import onnxruntime
+
+        options = onnxruntime.RunOptions()
+        interruption.on_set(lambda: setattr(options, "terminate", True))
+        try:
+            return self._run(feeds, options)
+        except ModelError:
+            if interruption.is_set:
+                return None
+            raise
+
+    def _run(self, feeds: Mapping[str, Array], options: Any) -> dict[str, NDArray[np.float32]]:
         cast: dict[str, Any] = {
             name: np.ascontiguousarray(feeds[name], dtype=dtype) for name, dtype in self._inputs.items()
         }
         try:
-            values = self._session.run(self._outputs, cast)
+            values = self._session.run(self._outputs, cast, options)
         except Exception as error:
             if any(words in str(error) for words in _OUT_OF_MEMORY):
                 raise ModelMemoryError(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,45 @@ class Session(Protocol):
             ModelMemoryError: the batch does not fit into memory; a smaller one may.
             ModelError: the engine failed.
         """
+        ...
+
+
+class Interruption:
+    """A wish, from another thread, that one run of a graph ends early."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_set = False
+        self._end: Callable[[], None] | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the run shall end, or never begin."""
+        return self._is_set
+
+    def set(self) -> None:
+        """End the run."""
+        with self._lock:
+            self._is_set = True
+            if self._end is not None:
+                self._end()
+
+    def on_set(self, end: Callable[[], None]) -> None:
+        """`end` ends the run; called at once when that was wished before."""
+        with self._lock:
+            self._end = end
+            if self._is_set:
+                end()
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A `Session` that can end a run of its graph before it is done."""
+
+    def run_until(
+        self, interruption: Interruption, feeds: Mapping[str, Array]
+    ) -> dict[str, NDArray[np.float32]] | None:
+        """Run the graph once, as `Session.run`; None when `interruption` was set before it was done."""
         ...
 
 

@@ -1,0 +1,144 @@
+"""Who goes first where searches and indexing share models and cores: searches.
+
+A search marks itself. Work in the background waits before every run of a graph until no search is going on,
+and a run that is on its way when a search begins is ended and made again later. So a search waits for one
+node of a graph, milliseconds, and never for a batch of photos.
+
+Nobody starves: work in the background that had to wait for long makes one run whatever is going on.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .bundle import Bundle
+from .session import Array, Engine, Interruptible, Interruption, Rows, Session
+
+QUIET_S = 0.2
+"""A search comes in steps, and people search again: so long after one ended, it may still be going on."""
+
+LONGEST_WAIT_S = 5.0
+"""Work in the background waits this long at most for each of its runs."""
+
+
+class Precedence:
+    """Counts the searches that are going on. Safe between threads."""
+
+    def __init__(self, *, quiet_s: float = QUIET_S, longest_wait_s: float = LONGEST_WAIT_S) -> None:
+        self._quiet_s = quiet_s
+        self._longest_wait_s = longest_wait_s
+        self._changed = threading.Condition()
+        self._searches = 0
+        self._ended_at = -quiet_s
+        self._runs: set[Interruption] = set()
+
+    @property
+    def is_searching(self) -> bool:
+        """Whether a search is going on, or was a moment ago."""
+        return self._searches > 0 or time.monotonic() - self._ended_at < self._quiet_s
+
+    @contextmanager
+    def searching(self) -> Iterator[None]:
+        """For the time of a search, work in the background stands back."""
+        with self._changed:
+            self._searches += 1
+            runs = tuple(self._runs)
+        for run in runs:
+            run.set()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._searches -= 1
+                self._ended_at = time.monotonic()
+                self._changed.notify_all()
+
+    def give_way(self, *, since: float | None = None, stop: threading.Event | None = None) -> bool:
+        """Wait until no search is going on; returns whether that is so, and not that it took too long.
+
+        `since`: when the waiting began, by `time.monotonic`; None is now. Ends early once `stop` is set.
+        """
+        until = (time.monotonic() if since is None else since) + self._longest_wait_s
+        with self._changed:
+            while (now := time.monotonic()) < until and not (stop is not None and stop.is_set()):
+                if self._searches:
+                    self._changed.wait(min(until - now, 0.2))
+                elif (quiet := self._ended_at + self._quiet_s - now) > 0:
+                    self._changed.wait(min(until - now, quiet))
+                else:
+                    return True
+        return False
+
+    @contextmanager
+    def interruptible(self) -> Iterator[Interruption]:
+        """A run that ends when a search begins; it ends at once where one is going on already."""
+        run = Interruption()
+        with self._changed:
+            self._runs.add(run)
+            is_late = self._searches > 0
+        if is_late:
+            run.set()
+        try:
+            yield run
+        finally:
+            with self._changed:
+                self._runs.discard(run)
+
+
+class YieldingEngine:
+    """An engine whose runs give way to searches; it shares everything else with the one that it is made of."""
+
+    def __init__(self, engine: Engine, precedence: Precedence) -> None:
+        self._engine = engine
+        self._precedence = precedence
+
+    @property
+    def bundle(self) -> Bundle:
+        """See `Engine`."""
+        return self._engine.bundle
+
+    @property
+    def table(self) -> Rows:
+        """See `Engine`."""
+        return self._engine.table
+
+    @property
+    def head(self) -> NDArray[np.float32] | None:
+        """See `Engine`."""
+        return self._engine.head
+
+    def vision(self) -> Session:
+        """The vision tower."""
+        return _YieldingSession(self._engine.vision(), self._precedence)
+
+    def decoder(self) -> Session:
+        """The decoder."""
+        return _YieldingSession(self._engine.decoder(), self._precedence)
+
+    def unload(self) -> None:
+        """Free the memory of both, of the engine below as well."""
+        self._engine.unload()
+
+
+class _YieldingSession:
+    """A session that waits for its turn. Not every engine can end a run; those are waited for."""
+
+    def __init__(self, session: Session, precedence: Precedence) -> None:
+        self._session = session
+        self._precedence = precedence
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, NDArray[np.float32]]:
+        """Run the graph once; see `Session`."""
+        began = time.monotonic()
+        while self._precedence.give_way(since=began) and isinstance(self._session, Interruptible):
+            with self._precedence.interruptible() as interruption:
+                outputs = self._session.run_until(interruption, feeds)
+            if outputs is not None:
+                return outputs
+        return self._session.run(feeds)
