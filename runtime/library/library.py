@@ -14,7 +14,8 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError, LibraryError, StoppedError
 from .home import DATABASE
-from .models import Models
+from .models import Models, ModelState
 from .previews import PREVIEWS, Previews
 from .query import checked_query, fitted
 from .records import Failure, Filters, IndexReport, SearchResult
@@ -36,8 +37,11 @@ from .store import Store
 
 if TYPE_CHECKING:
     from ..model.backends import BackendName
+    from ..model.embedder import Embedder
     from ..model.ort_providers import Device
-    from .indexer import IndexProgress, IndexSettings
+    from ..model.precedence import Precedence
+    from ..model.reranker import Reranker
+    from .indexer import Embed, IndexProgress, IndexSettings
 
 QUERY_INSTRUCTION = "Retrieve images or text relevant to the user's query."
 """What the reference code of Qwen3-VL-Embedding tells the model about a query in words."""
@@ -66,6 +70,7 @@ class Library:
         self._store: Store | None = None
         self._previews: Previews | None = None
         self._previews_identity: tuple[int, int] | None = None
+        self._precedence: Precedence | None = None
         self._models = Models(self._running, progress=progress)
 
     @classmethod
@@ -148,36 +153,66 @@ class Library:
             LibraryBusyError: another process is indexing into this library.
             LibraryStorageError: the disk is full, or the library cannot be written; it stays intact.
         """
-        from .indexer import Indexer, IndexProgress, IndexSettings
-        from .survey import check_paths, known_places
+        from .survey import check_paths
 
         given = None if paths is None else check_paths([paths] if isinstance(paths, (str, Path)) else paths)
-        try:
-            embedder = self._models.embedder(stop)
-        except StoppedError:
-            return nothing_done(self._reader())
-        identity = identity_of(embedder, self._models.running().model)
-        with Store.open(self.path, mode="write") as store:
-            space = store.space(identity)
-            if given is None or not space.active:
-                # A new space can only serve once it holds all that the old one does.
-                given = tuple(dict.fromkeys((*(given or ()), *known_places(store, space))))
-            left = 0 if space.active else store.counts().items - store.counts(space).items
-            if left > 0 and progress is not None:
-                progress(IndexProgress("renew", 0, left, 0))
-            with Previews.open(self.path, mode="write") as previews:
-                report = Indexer(
-                    store,
-                    previews,
-                    space,
-                    embed=lambda inputs: embedder.embed(inputs, dims=embedder.max_dims),
-                    budget=embedder.budget,
-                    settings=self._settings or IndexSettings(),
-                    progress=progress,
-                    stop=stop,
-                ).run(given)
-            if not space.active and is_filled(store, space):
-                switch(store, space)
+        return self._index(given, changes=False, progress=progress, stop=stop)
+
+    def update(
+        self,
+        paths: Iterable[str | Path],
+        *,
+        progress: Callable[[IndexProgress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> IndexReport:
+        """Look again at places below the library's folders where something has happened, and only there.
+
+        What is not there any more is forgotten, unless its whole folder is away; what lies outside of the
+        library's folders, or is hidden or ignored in them, is passed over. A library that was never indexed,
+        or with another model, gets a whole `index` instead. Arguments and errors as for `index`.
+        """
+        return self._index(tuple(map(absolute, paths)), changes=True, progress=progress, stop=stop)
+
+    def _index(
+        self,
+        given: tuple[str, ...] | None,
+        *,
+        changes: bool,
+        progress: Callable[[IndexProgress], None] | None,
+        stop: threading.Event | None,
+    ) -> IndexReport:
+        from .indexer import Indexer, IndexProgress, IndexSettings
+        from .survey import known_places
+
+        models, settings = self._models, self._settings or IndexSettings()
+        with models.use():
+            try:
+                embedder = models.embedder(stop)
+            except StoppedError:
+                return nothing_done(self._reader())
+            identity = identity_of(embedder, models.running().model)
+            with Store.open(self.path, mode="write") as store:
+                space = store.space(identity)
+                if given is None or not space.active:
+                    # A new space can only serve once it holds all that the old one does.
+                    named = () if given is None or changes else given
+                    given, changes = tuple(dict.fromkeys((*named, *known_places(store, space)))), False
+                left = 0 if space.active else store.counts().items - store.counts(space).items
+                if left > 0 and progress is not None:
+                    progress(IndexProgress("renew", 0, left, 0))
+                with Previews.open(self.path, mode="write") as previews:
+                    report = Indexer(
+                        store,
+                        previews,
+                        space,
+                        embed=self._embed_behind(models, embedder, is_background=settings.is_background),
+                        budget=embedder.budget,
+                        settings=settings,
+                        progress=progress,
+                        stop=stop,
+                    ).run(given, changes=changes)
+                if not space.active and is_filled(store, space):
+                    switch(store, space)
         return report
 
     def search(
@@ -240,13 +275,15 @@ class Library:
         """
         from .documents import logits
 
-        reranker = self._models.reranker()
-        query: dict[str, Any] = {} if found.query is None else {"text": found.query}
-        if image is not None:
-            query["image"] = image
-        weight = reranker.fusion.get("cosine_weight", DEFAULT_FUSION_WEIGHT)
-        pictures = self._pictures()
-        return rerank(found, lambda best: logits(reranker, query, best, previews=pictures), weight=weight)
+        models = self._models
+        with models.use(), self.precedence.searching():
+            reranker = models.reranker(wait=False)
+            query: dict[str, Any] = {} if found.query is None else {"text": found.query}
+            if image is not None:
+                query["image"] = image
+            weight = reranker.fusion.get("cosine_weight", DEFAULT_FUSION_WEIGHT)
+            pictures = self._pictures()
+            return rerank(found, lambda best: logits(reranker, query, best, previews=pictures), weight=weight)
 
     def similar(
         self, path: str | Path, *, limit: int = 20, filters: Filters | None = None, dims: int | None = None
@@ -276,6 +313,45 @@ class Library:
                 raise InputError(f"dims must be a whole number from 1 to {len(mean)}, not {dims!r}.")
             mean = mean[:dims]
         return find(store, mean, limit=limit, filters=filters, top=0, exclude=item.id).result()
+
+    def embedder(self) -> Embedder:
+        """The library's embedder, loaded when it is first needed; errors as for `Embedder.open`.
+
+        Use it inside `using_models`.
+        """
+        return self._models.embedder(wait=False)
+
+    def reranker(self) -> Reranker:
+        """The library's reranker, loaded when it is first needed; errors as for `Reranker.open`.
+
+        Use it inside `using_models`.
+        """
+        return self._models.reranker(wait=False)
+
+    def using_models(self) -> AbstractContextManager[None]:
+        """For so long the models are kept; indexing and searching do so themselves."""
+        return self._models.use()
+
+    def model_state(self) -> ModelState:
+        """Whether the models are loaded, and how far that is; loads nothing."""
+        return self._models.state()
+
+    def release_models(self, *, idle_s: float = 0.0) -> bool:
+        """Free the models' memory unless they were used in the last `idle_s` seconds.
+
+        Their next use loads them again. Returns whether there was something to free.
+        """
+        return self._models.release(idle_s=idle_s)
+
+    @property
+    def precedence(self) -> Precedence:
+        """Who goes first: searches mark themselves here, indexing waits for them."""
+        from ..model.precedence import Precedence
+
+        with self._lock:
+            if self._precedence is None:
+                self._precedence = Precedence()
+            return self._precedence
 
     def remove(self, paths: Iterable[str | Path]) -> int:
         """Forget files and folders, on disk or gone, and return how many items went.
@@ -371,19 +447,39 @@ class Library:
             )
         start = time.perf_counter()
         models = self._models
-        embedder = models.embedder()
-        loaded = time.perf_counter()
-        check_comparable(store, self._asked, identity_of(embedder, models.running().model))
-        width = embedder.width(embedder.max_dims if dims is None else dims)
-        check_limit(limit, top)
-        if "image" in given:
-            given = {**given, "image": fitted(given["image"], embedder.budget)}
-        if top:
-            models.load_reranker_ahead()  # the last thing before the work: an error must not wait for it
-        (vector,) = embedder.embed([given], dims=width)
-        done = time.perf_counter()
-        timings = {"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000}
-        return find(store, vector, limit=limit, filters=filters, top=top, query=query, timings_ms=timings)
+        with models.use(), self.precedence.searching():
+            embedder = models.embedder(wait=False)
+            loaded = time.perf_counter()
+            check_comparable(store, self._asked, identity_of(embedder, models.running().model))
+            width = embedder.width(embedder.max_dims if dims is None else dims)
+            check_limit(limit, top)
+            if "image" in given:
+                given = {**given, "image": fitted(given["image"], embedder.budget)}
+            if top:
+                models.load_reranker_ahead()  # the last thing before the work: an error must not wait for it
+            with models.first_run():
+                (vector,) = embedder.embed([given], dims=width)
+            done = time.perf_counter()
+            timings = {"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000}
+            return find(store, vector, limit=limit, filters=filters, top=top, query=query, timings_ms=timings)
+
+    def _embed_behind(self, models: Models, embedder: Embedder, *, is_background: bool) -> Embed:
+        """How an indexing run embeds: behind searches, and in a thread that others go before."""
+        from .priority import lower_thread
+
+        behind = embedder.behind(self.precedence)
+        is_lowered = not is_background
+
+        def embed(inputs: Sequence[dict[str, Any]]) -> NDArray[np.float32]:
+            nonlocal is_lowered
+            with models.first_run():
+                if not is_lowered:
+                    embedder.load()  # first: the graphs' threads inherit what this thread has
+                    lower_thread()
+                    is_lowered = True
+                return behind.embed(inputs, dims=behind.max_dims)
+
+        return embed
 
 
 def _identity_of(file: Path) -> tuple[int, int] | None:

@@ -1,0 +1,56 @@
+"""`build_app`: the whole path of a request in one place.
+
+Observed        counts, times and logs, whatever happens inside
+Guard           Host, Origin, token; security headers on every response
+Problems        whatever goes wrong becomes one JSON object
+RequestLimits   size and pace of what comes in
+routes          one module each; they talk to the `Service` and to nothing else
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+
+from ..machine import installed_version
+from . import file_routes, library_routes, problems, search_routes, system_routes
+from .limits import RequestLimits
+from .logs import Observed
+from .page import read_page
+from .problems import Problems
+from .security import Guard, Sessions
+
+if TYPE_CHECKING:
+    from .service import Service
+    from .settings import ServerSettings
+
+_ROUTES = (search_routes, library_routes, file_routes)
+
+
+def build_app(settings: ServerSettings, service: Service) -> FastAPI:
+    """The application of one service. Whoever made the service closes it."""
+    sessions, page = Sessions(settings.token), read_page(settings.page)
+    app = FastAPI(
+        title="qvl-local",
+        version=installed_version() or "0",
+        summary="Search your own photos and videos by meaning, on your own machine.",
+        # Their pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        # Environment variables of other programs could make the framework report requests to somebody.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
+        middleware=[
+            Middleware(Observed, metrics=service.metrics),
+            Middleware(Guard, settings=settings, sessions=sessions, page=frozenset(page)),
+            Middleware(Problems),
+            Middleware(RequestLimits, max_body_bytes=settings.max_body_bytes),
+        ],
+    )
+    problems.install(app)
+    app.include_router(system_routes.router(service, sessions=sessions, page=page))
+    for routes in _ROUTES:
+        app.include_router(routes.router(service))
+    return app

@@ -1,0 +1,167 @@
+"""How much a client may ask for: bytes of a request, time to send it, and work at one time.
+
+`Gate` is where every blocking call of a route goes: a few run, a few wait, and the others are told to come
+again. `RequestLimits` bounds what a client sends before any route sees it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import QvlError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LONGEST_TARGET = 16_384
+"""Bytes of a path with its query; a search may have 10,000 characters."""
+LONGEST_HEADERS = 32_768
+SMALL_BODY = 1 << 20
+LONGEST_PAUSE_S = 30.0
+"""Between two pieces of a request's body."""
+
+_LARGE_BODIES = ("/v1/", "/rerank", "/v2/rerank", "/api/search", "/api/picture")
+
+
+class OverloadedError(QvlError):
+    """Too much is asked for at one time; `retry_after_s` says when to come again."""
+
+    def __init__(self, message: str, *, retry_after_s: int = 1) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ClientGoneError(QvlError):
+    """The client closed the connection; what it asked for and had not begun was dropped."""
+
+
+class Gate:
+    """Threads for blocking work: at most `running` at once, `waiting` more in a queue, else refused.
+
+    Belongs to no event loop, so that tests and servers may share one.
+    """
+
+    def __init__(self, name: str, *, running: int, waiting: int) -> None:
+        self.name = name
+        self._most = running + waiting
+        self._taken = 0
+        self._lock = threading.Lock()
+        self._threads = ThreadPoolExecutor(running, thread_name_prefix=name)
+
+    @property
+    def taken(self) -> int:
+        """How much runs or waits now."""
+        return self._taken
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work(*args)` returns, called in a thread.
+
+        Cancelled before its turn it never begins; what runs already runs to its end and keeps its place.
+
+        Raises:
+            OverloadedError: the queue is full.
+        """
+        return await asyncio.wrap_future(self.submit(work, *args, **kwargs))
+
+    def submit(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As `run`, for callers that are no coroutine."""
+        with self._lock:
+            if self._taken >= self._most:
+                raise OverloadedError(
+                    f"The server is busy: {self._most} {self.name} are running or waiting. "
+                    "Try again in a moment."
+                )
+            self._taken += 1
+        try:
+            future = self._threads.submit(work, *args, **kwargs)
+        except BaseException:
+            self._release(None)
+            raise
+        future.add_done_callback(self._release)
+        return future
+
+    def close(self) -> None:
+        """Drop what waits, and wait for what runs."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _release(self, _future: object) -> None:
+        with self._lock:
+            self._taken -= 1
+
+
+async def while_connected(request: Request, work: Awaitable[T]) -> T:
+    """The result of `work`, which is cancelled when the client goes first. The body must have been read.
+
+    Raises:
+        ClientGoneError: the client went.
+    """
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_disconnection(request.receive))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGoneError("The client closed the connection.")
+    finally:
+        for each in (task, gone):
+            each.cancel()
+
+
+async def _disconnection(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class RequestLimits:
+    """Middleware: refuses what is too long before it is read, or while it comes in, and what never comes."""
+
+    def __init__(self, app: ASGIApp, *, max_body_bytes: int, pause_s: float = LONGEST_PAUSE_S) -> None:
+        self._app = app
+        self._max_body = max_body_bytes
+        self._pause_s = pause_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, and each piece of its body as it comes.
+
+        Raises:
+            HTTPException: too long (413, 414, 431), or too slow (408).
+        """
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        if len(scope["raw_path"]) + len(scope["query_string"]) > LONGEST_TARGET:
+            raise HTTPException(414, f"The address is longer than {LONGEST_TARGET:,} bytes.")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEADERS:
+            raise HTTPException(431, f"The headers are longer than {LONGEST_HEADERS:,} bytes.")
+        is_large = scope["path"].startswith(_LARGE_BODIES)
+        limit = self._max_body if is_large else min(SMALL_BODY, self._max_body)
+        too_large = HTTPException(413, f"The request's body is larger than {limit:,} bytes.")
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > limit:
+                raise too_large
+        received, is_complete = 0, False
+
+        async def bounded() -> Message:
+            nonlocal received, is_complete
+            if is_complete:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), self._pause_s)
+            except TimeoutError:
+                raise HTTPException(408, "The request's body did not arrive.") from None
+            if message["type"] == "http.request":
+                received += len(message.get("body", b""))
+                is_complete = not message.get("more_body", False)
+                if received > limit:
+                    raise too_large
+            return message
+
+        await self._app(scope, bounded, send)

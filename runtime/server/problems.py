@@ -1,0 +1,179 @@
+"""What went wrong as a response: a status and one JSON object.
+
+The server's own routes answer `{"error": {"type", "message"}}`, as `--json` does on the command line; those
+that speak other services' language (`/v1`, `/rerank`) answer `{"error": {"message", "type", "code"}}`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..errors import (
+    InputError,
+    LibraryBusyError,
+    LibraryError,
+    LibraryStorageError,
+    MediaError,
+    MissingExtraError,
+    ModelError,
+    ModelMemoryError,
+    ModelNotFoundError,
+    QvlError,
+    StoppedError,
+)
+from .limits import ClientGoneError, OverloadedError
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+log = logging.getLogger(__name__)
+
+
+class NotFoundError(QvlError):
+    """There is no such item, folder or page here."""
+
+
+class ForbiddenError(QvlError):
+    """It is there, and is not given out."""
+
+
+class ProblemDetail(BaseModel):
+    """What happened, in words and as the name of its kind."""
+
+    type: str
+    message: str
+
+
+class Problem(BaseModel):
+    """The body of every response that tells of a failure."""
+
+    error: ProblemDetail
+
+
+# The first that fits counts, so that special errors come before general ones.
+_STATUS: tuple[tuple[type[QvlError], int], ...] = (
+    (InputError, 400),
+    (MediaError, 422),
+    (NotFoundError, 404),
+    (ForbiddenError, 403),
+    (OverloadedError, 503),
+    (ClientGoneError, 499),
+    (StoppedError, 503),
+    (LibraryBusyError, 409),
+    (LibraryStorageError, 507),
+    (LibraryError, 409),
+    (ModelNotFoundError, 404),
+    (ModelMemoryError, 503),
+    (ModelError, 500),
+    (MissingExtraError, 501),
+)
+_TYPES = {
+    400: "InputError",
+    401: "TokenError",
+    403: "ForbiddenError",
+    404: "NotFoundError",
+    405: "MethodError",
+    408: "TimeoutError",
+    413: "TooLargeError",
+    414: "TooLargeError",
+    415: "MediaTypeError",
+    416: "RangeError",
+    421: "HostError",
+    429: "OverloadedError",
+    431: "TooLargeError",
+    503: "OverloadedError",
+}
+_COMPATIBLE = ("/v1/", "/rerank", "/v2/rerank")
+
+
+def install(app: FastAPI) -> None:
+    """Let an application answer every error that it knows in this form."""
+    app.add_exception_handler(QvlError, _on_error)
+    app.add_exception_handler(HTTPException, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_error)
+
+
+def problem(
+    path: str, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+) -> Response:
+    """The response to a failed request for `path`."""
+    if path.startswith(_COMPATIBLE):
+        body: dict[str, object] = {"message": message, "type": _openai_type(status), "code": kind}
+    else:
+        body = {"type": kind, "message": message}
+    return JSONResponse({"error": body}, status, headers)
+
+
+def response_to(error: Exception, path: str) -> Response:
+    """The response to an error, whatever it is."""
+    if isinstance(error, QvlError):
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        headers = {"retry-after": "1"} if status == 503 else {}
+        if isinstance(error, OverloadedError):
+            headers["retry-after"] = str(error.retry_after_s)
+        return problem(path, status, type(error).__name__, str(error), headers)
+    if isinstance(error, RequestValidationError):
+        return problem(path, 400, "InputError", _invalid(error))
+    if isinstance(error, HTTPException):
+        kind = _TYPES.get(error.status_code, "HTTPError")
+        return problem(path, error.status_code, kind, str(error.detail), error.headers)
+    return problem(path, 500, "InternalError", "A bug in qvl-local. Its log says where.")
+
+
+class Problems:
+    """Middleware: answers what nobody else did, so that no error leaves the application as a bare 500."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; an error that comes back is answered here unless the answer had begun."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def noted(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = has_begun or message["type"] == "http.response.start"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        except Exception as error:
+            if not isinstance(error, (QvlError, HTTPException)):
+                log.exception("a request failed", extra={"route": route_of(scope)})
+            if has_begun:
+                raise
+            await response_to(error, scope["path"])(scope, receive, send)
+
+
+def route_of(scope: Scope) -> str:
+    """The route of a request as it is declared; never what the client wrote."""
+    return getattr(scope.get("route"), "path", None) or "(none)"
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    return response_to(error, request.url.path)
+
+
+def _invalid(error: RequestValidationError) -> str:
+    """What does not fit in a request, without what it was: that may be somebody's query."""
+    faults = [
+        f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}"
+        for fault in error.errors()
+    ]
+    return "; ".join(faults[:5])
+
+
+def _openai_type(status: int) -> str:
+    return "invalid_request_error" if status < 500 else "server_error"
