@@ -11,7 +11,8 @@
     │   ├── CheckpointError      a Hugging Face checkpoint folder is unusable
     │   ├── BundleError          a bundle is incomplete, damaged, or of an unknown format
     │   ├── ParityError          an exported graph does not reproduce the checkpoint
-    │   └── ModelMemoryError     a run, or the weights, do not fit into memory; a smaller batch may
+    │   ├── ModelMemoryError     a run, or the weights, do not fit into memory; a smaller batch may
+    │   └── ModelLoadingError    it is still being fetched or exported; later it can be used
     ├── LibraryError
     │   ├── LibraryVersionError  made by a newer qvl-local
     │   ├── LibraryBusyError     another process is indexing into it
@@ -88,6 +89,10 @@ class ParityError(ModelError):
 
 class ModelMemoryError(ModelError):
     """Memory ran out, on the machine or on the GPU. A smaller batch may fit; the encoder tries it itself."""
+
+
+class ModelLoadingError(ModelError):
+    """A model is being fetched or exported for another caller; it can be used when that is done."""
 
 
 class LibraryError(QvlError):

@@ -68,11 +68,11 @@ def _under(connection: apsw.Connection, under: str) -> Condition:
         if is_inside(folder, wanted):
             parts.append(Condition("m.folder_id = ?", (folder_id,)))
         elif is_inside(wanted, folder):
-            parts.append(_inside(folder_id, os.path.relpath(wanted, folder)))
+            parts.append(inside(folder_id, os.path.relpath(wanted, folder)))
     return _joined(" OR ", parts) if parts else Condition("0", ())
 
 
-def _inside(folder_id: int, name: str) -> Condition:
+def inside(folder_id: int, name: str) -> Condition:
     """The file `name` of a folder, or everything below the subfolder `name`; served by the index on names."""
     bounds: list[str | bytes] = []
     first, last = name + os.sep, name + chr(ord(os.sep) + 1)

@@ -41,13 +41,19 @@ from .store import Store
 from .survey import Survey, Todo, survey
 from .workers import Answer, WorkerPool, WorkerSettings, default_worker_count
 
+_FEW_CONTENTS = 1000
+
 Embed = Callable[[Sequence[dict[str, Any]]], NDArray[np.float32]]
 """Inputs as `Embedder.embed` takes them to float32 [n, H], rows L2-normalised, full width."""
 
 
 @dataclass(frozen=True, slots=True)
 class IndexSettings:
-    """How a library is indexed. `batch_layers`: images and pairs of frames embedded together."""
+    """How a library is indexed. `batch_layers`: images and pairs of frames embedded together.
+
+    `is_background`: the thread that indexes runs behind others from its first embedding on, where a thread
+    can (Linux). It does not get its priority back.
+    """
 
     workers: WorkerSettings = field(default_factory=lambda: WorkerSettings(default_worker_count()))
     limits: DecodeLimits = field(default_factory=DecodeLimits)
@@ -56,6 +62,7 @@ class IndexSettings:
     write_files: int = 500
     write_s: float = 3.0
     worker_command: tuple[str, ...] | None = None
+    is_background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +128,10 @@ class Indexer:
         self._done = self._total = 0
         self._taken_over: set[int] = set()
 
-    def run(self, paths: Sequence[str]) -> IndexReport:
+    def run(self, paths: Sequence[str], *, changes: bool = False) -> IndexReport:
         """Index `paths`, absolute and existing. Returns when everything is done, or `stop` was set.
+
+        `changes`: something happened at `paths`; see `survey`.
 
         Raises:
             LibraryStorageError: the disk is full, for example; what was written before stays.
@@ -132,6 +141,7 @@ class Indexer:
             self._store,
             self._space,
             paths,
+            changes=changes,
             on_found=lambda n: self._tell(IndexProgress("scan", n, None, 0)),
             stop=self._stop,
         )
@@ -331,18 +341,26 @@ class Indexer:
         self._tell(IndexProgress("remove", 0, len(gone), len(self._tally.failures)))
         for start in range(0, len(gone), 1000):
             self._tally.removed += self._store.remove(gone[start : start + 1000])
-        if gone or self._tally.updated:
-            self._tidy_previews()
+        # A cache that cannot be tidied is no reason to fail.
+        with suppress(LibraryError):
+            self._tidy_previews(
+                {file.content_hash for file in found.gone}
+                | {todo.known.content_hash for todo in found.todo if todo.known is not None}
+            )
 
-    def _tidy_previews(self) -> None:
+    def _tidy_previews(self, stale: set[bytes]) -> None:
+        """Drop the pictures of contents that may have been the last of their kind."""
+        if not stale:
+            return
+        if len(stale) <= _FEW_CONTENTS:
+            self._previews.drop([content for content in stale if not self._store.holds(content)])
+            return
         contents = (
             known.content_hash
             for folder in self._store.folders()
             for known in self._store.known(folder.id, self._space)
         )
-        # A cache that cannot be tidied is no reason to fail.
-        with suppress(LibraryError):
-            self._previews.keep_only(contents)
+        self._previews.keep_only(contents)
 
     # Telling
 

@@ -100,6 +100,14 @@ class Previews:
                     [(key, s.t0_ms, " ".join(f"{t:.3f}" for t in s.times_s), s.jpeg) for s in preview.strips],
                 )
 
+    def drop(self, content_hashes: Iterable[bytes]) -> None:
+        """Drop the pictures of these contents, in one transaction."""
+        connection = self._writable()
+        with self._calls, storage_errors(self._path), write_transaction(connection):
+            for key in content_hashes:
+                connection.execute("DELETE FROM thumbnail WHERE content_hash = ?", (key,))
+                connection.execute("DELETE FROM strip WHERE content_hash = ?", (key,))
+
     def keep_only(self, content_hashes: Iterable[bytes]) -> int:
         """Drop the pictures of all other contents; returns how many contents went."""
         connection = self._writable()

@@ -53,7 +53,7 @@ class Walk:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
+class Rules:
     """The patterns of one `.qvlignore`; `base` is its folder, "" or ending in "/", relative to the root."""
 
     base: str
@@ -68,19 +68,21 @@ def walk(
     folder: Folder,
     *,
     start: str = "",
+    rules: tuple[Rules, ...] = (),
     on_found: Callable[[int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Walk:
     """List every media file under `folder` in the order of its names.
 
-    `start` is a folder below it, then the only one that is looked at. `on_found` is told the number of files
+    `start` is a folder below it, then the only one that is looked at; `rules` are those that hold for it from
+    above, see `way_to`. `on_found` is told the number of files
     met so far after each folder. A folder that cannot be listed becomes a failure by its name and the walk
     goes on; so does a root that is not there. Once `stop` is set, what is left counts as unread.
     """
     files: list[FoundFile] = []
     failures: list[Failure] = []
     unread: list[str] = []
-    stack: list[tuple[str, tuple[_Rules, ...]]] = [(start, ())]
+    stack: list[tuple[str, tuple[Rules, ...]]] = [(start, rules)]
     while stack:
         where, rules = stack.pop()
         if stop is not None and stop.is_set():
@@ -90,12 +92,13 @@ def walk(
         try:
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
-            rules = _with_rules_of(path, where, entries, rules)
+            if any(entry.name == IGNORE_FILE for entry in entries):
+                rules = (*rules, _rules_in(path, where))
         except (OSError, ValueError) as error:
             failures.append(Failure(path, f"the folder cannot be read: {refusal(error)}"))
             unread.append(where)
             continue
-        below: list[tuple[str, tuple[_Rules, ...]]] = []
+        below: list[tuple[str, tuple[Rules, ...]]] = []
         for entry in entries:
             name = f"{where}{os.sep}{entry.name}" if where else entry.name
             try:
@@ -127,11 +130,54 @@ def find(folder: Folder, name: str) -> FoundFile:
     return FoundFile(folder.id, name, status.st_size, status.st_mtime_ns)
 
 
-def _with_rules_of(
-    path: str, where: str, entries: list[os.DirEntry[str]], rules: tuple[_Rules, ...]
-) -> tuple[_Rules, ...]:
-    if not any(entry.name == IGNORE_FILE for entry in entries):
-        return rules
+def find_visible(folder: Folder, name: str) -> Walk:
+    """What a walk of the whole root would say of the file `name`, at the cost of one look.
+
+    Raises:
+        OSError: it is not there or cannot be looked at.
+    """
+    path = Path(folder.path, name)
+    status = path.lstat()
+    if (
+        kind_by_extension(path.name) is None
+        or way_to(folder, name, is_folder=False) is None
+        or (stat.S_ISLNK(status.st_mode) and not _leads_inside(folder, str(path)))
+    ):
+        return Walk(folder, (), (), ())
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        return Walk(folder, (), (), ())
+    return Walk(folder, (FoundFile(folder.id, name, status.st_size, status.st_mtime_ns),), (), ())
+
+
+def way_to(folder: Folder, name: str, *, is_folder: bool) -> tuple[Rules, ...] | None:
+    """The rules that a walk of the whole root carries to `name`; None where it does not get there.
+
+    Raises:
+        OSError, ValueError: a folder on the way, or its rules, cannot be read.
+    """
+    rules: tuple[Rules, ...] = ()
+    where = ""
+    parts = Path(name).parts
+    for depth, part in enumerate(parts, start=1):
+        at = Path(folder.path, where)
+        if (at / IGNORE_FILE).is_file():
+            rules = (*rules, _rules_in(str(at), where))
+        where = f"{where}{os.sep}{part}" if where else part
+        is_last = depth == len(parts)
+        is_folder_here = is_folder or not is_last
+        if (
+            part.startswith(".")
+            or (is_folder_here and part.lower() in SKIPPED_FOLDERS)
+            or (is_folder_here and (at / part).is_symlink())
+            or _is_hidden_on_windows(at / part)
+            or _is_ignored(where, is_folder_here, rules)
+        ):
+            return None
+    return rules
+
+
+def _rules_in(path: str, where: str) -> Rules:
     from pathspec import GitIgnoreSpec
 
     file = Path(path, IGNORE_FILE)
@@ -141,8 +187,7 @@ def _with_rules_of(
     except ValueError as error:
         # Going on without the rules would index what somebody wanted left out.
         raise ValueError(f"{IGNORE_FILE} holds a pattern that cannot be used: {error}") from error
-    base = _slashed(where) + "/" if where else ""
-    return (*rules, _Rules(base, spec))
+    return Rules(_slashed(where) + "/" if where else "", spec)
 
 
 def _is_skipped(entry: os.DirEntry[str]) -> bool:
@@ -150,12 +195,16 @@ def _is_skipped(entry: os.DirEntry[str]) -> bool:
         return True
     if entry.name.lower() in SKIPPED_FOLDERS and entry.is_dir(follow_symlinks=False):
         return True
+    return _is_hidden_on_windows(entry)
+
+
+def _is_hidden_on_windows(entry: os.DirEntry[str] | Path) -> bool:
     if os.name != "nt":
         return False
     return bool(getattr(entry.stat(follow_symlinks=False), "st_file_attributes", 0) & _HIDDEN_ON_WINDOWS)
 
 
-def _is_ignored(name: str, is_folder: bool, rules: tuple[_Rules, ...]) -> bool:
+def _is_ignored(name: str, is_folder: bool, rules: tuple[Rules, ...]) -> bool:
     # As in git: the file nearest to the name has the last word.
     slashed = _slashed(name) + ("/" if is_folder else "")
     for rule in reversed(rules):
@@ -166,11 +215,8 @@ def _is_ignored(name: str, is_folder: bool, rules: tuple[_Rules, ...]) -> bool:
 
 
 def _file(folder: Folder, name: str, entry: os.DirEntry[str]) -> FoundFile | None:
-    if entry.is_symlink():
-        target = os.path.realpath(entry.path)
-        root = os.path.realpath(folder.path)
-        if not target.startswith(root.rstrip(os.sep) + os.sep):
-            return None
+    if entry.is_symlink() and not _leads_inside(folder, entry.path):
+        return None
     # On Windows, DirEntry.stat() may be stale for links and lacks nothing else we need.
     status = entry.stat(follow_symlinks=True)
     if stat.S_ISDIR(status.st_mode):
@@ -178,6 +224,11 @@ def _file(folder: Folder, name: str, entry: os.DirEntry[str]) -> FoundFile | Non
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is a device, a pipe or a socket, not a file")
     return FoundFile(folder.id, name, status.st_size, status.st_mtime_ns)
+
+
+def _leads_inside(folder: Folder, path: str) -> bool:
+    root = os.path.realpath(folder.path)
+    return os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep)
 
 
 def _slashed(name: str) -> str:

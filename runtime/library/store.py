@@ -38,7 +38,7 @@ from .connection import (
     storage_errors,
     write_transaction,
 )
-from .filters import condition_of
+from .filters import condition_of, inside
 from .home import DATABASE, LOCK, claim_folder, is_file, open_for_reading, open_for_writing
 from .lock import FileLock
 from .media import (
@@ -257,6 +257,40 @@ class Store:
                 (space.id, folder_id, stored_name(name)),
             )
         return None if row is None else known_file(row)
+
+    def known_below(self, folder_id: int, name: str, space: Space) -> tuple[KnownFile, ...]:
+        """The file `name` of a folder and all files in the subfolder `name`, as `known` gives them."""
+        there = inside(folder_id, name)
+        with self._reading() as connection:
+            rows = fetch(
+                connection,
+                f"SELECT {KNOWN_COLUMNS} FROM media m WHERE {there.sql}",
+                (space.id, *there.values),
+            )
+        return tuple(map(known_file, rows))
+
+    def folder_counts(self, space: Space | None = None) -> dict[int, int]:
+        """How many items each root holds in `space` (the active one when None), by the root's id."""
+        with self._reading() as connection:
+            space = space or spaces.active_space(connection)
+            rows = fetch(
+                connection,
+                "SELECT m.folder_id, count(*) FROM media m WHERE m.state = 'indexed' AND EXISTS "
+                "(SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?) GROUP BY m.folder_id",
+                (0 if space is None else space.id,),
+            )
+        return dict(rows)
+
+    def generation(self) -> int:
+        """A number that changes when others write to the library; for comparing on this open store only."""
+        with self._reading() as connection:
+            return count(connection, "PRAGMA data_version")
+
+    def holds(self, content_hash: bytes) -> bool:
+        """Whether any file has this content."""
+        with self._reading() as connection:
+            found = "SELECT 1 FROM media WHERE content_hash = ? LIMIT 1"
+            return fetch_one(connection, found, (content_hash,)) is not None
 
     def find_content(self, content_hash: bytes, size: int, space: Space) -> tuple[KnownFile, ...]:
         """Files of the same content in any folder, whatever they are called; state as in `known`."""

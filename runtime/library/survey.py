@@ -25,7 +25,7 @@ from ..reasons import unread_file
 from .formats import kind_by_extension
 from .records import Failure, Folder, FoundFile, KnownFile, Space
 from .roots import absolute, in_terms_of, is_inside, path_in
-from .scanner import Walk, find, walk
+from .scanner import Walk, find, find_visible, walk, way_to
 from .store import Store
 
 
@@ -54,12 +54,17 @@ class Survey:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A folder or file that was named; `name` is relative to the root that owns it, "" for that root."""
+    """A folder or file that was named; `name` is relative to the root that owns it, "" for that root.
+
+    `is_change`: nobody named it, something happened there. It may be gone, and counts only as far as a walk
+    of its root would come by.
+    """
 
     folder: Folder
     name: str
     path: str
     is_file: bool
+    is_change: bool = False
 
 
 def check_paths(paths: Iterable[str | Path]) -> tuple[str, ...]:
@@ -86,14 +91,18 @@ def survey(
     space: Space,
     paths: Sequence[str],
     *,
+    changes: bool = False,
     on_found: Callable[[int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> Survey:
     """Walk `paths` (absolute; folders that were never indexed become roots) and compare with the library.
 
     Once `stop` is set, the rest counts as not looked at.
+
+    `changes`: the paths are places below the roots where something happened, and not what somebody named:
+    what is not there any more is gone, and what lies outside of the roots is nobody's business.
     """
-    places = _places(store, paths)
+    places = _changed_places(store, paths, space) if changes else _places(store, paths)
     folders = store.folders()
     roots = {folder.id: folder for folder in folders}
     memory = _Memory(store, space, folders)
@@ -107,7 +116,10 @@ def survey(
         failures.extend(seen.failures)
         here = {(file.folder_id, file.name): file for file in _owned(seen, folders)}
         found |= here
-        inside = memory.at(place.path) if place.is_file else memory.below(place.path)
+        if place.is_change and place.name:
+            inside = memory.changed(place)
+        else:
+            inside = memory.at(place.path) if place.is_file else memory.below(place.path)
         known |= {(file.folder_id, file.name): file for file in inside}
         missing = [file for file in inside if (file.folder_id, file.name) not in here]
         items = sum(file.state != "failed" for file in missing)
@@ -172,6 +184,14 @@ class _Memory:
                 files.extend(known[bisect_left(names, name) : bisect_left(names, after)])
         return files
 
+    def changed(self, place: _Place) -> list[KnownFile]:
+        """Everything at a place below a root and in it: few, so that the root need not be read."""
+        files = list(self._store.known_below(place.folder.id, place.name, self._space))
+        for folder in self._folders:
+            if folder.id != place.folder.id and is_inside(folder.path, place.path):
+                files.extend(self._files(folder)[1])
+        return files
+
     def _files(self, folder: Folder) -> tuple[list[str], list[KnownFile]]:
         if folder.id not in self._by_name:
             known = sorted(self._store.known(folder.id, self._space), key=lambda file: file.name)
@@ -195,6 +215,37 @@ def _places(store: Store, paths: Sequence[str]) -> list[_Place]:
     return places
 
 
+def _changed_places(store: Store, paths: Sequence[str], space: Space) -> list[_Place]:
+    """Where something happened. A root that is away, or bare as a mount point, is looked at as a whole."""
+    folders = store.folders()
+    places: dict[str, _Place] = {}
+    for given in paths:
+        path = in_terms_of(given, (folder.path for folder in folders))
+        owner = _owner(folders, path)
+        if owner is None:
+            continue
+        name = "" if path == owner.path else os.path.relpath(path, owner.path)
+        if not owner.is_whole:
+            # Only the files that were named are ours.
+            if name and store.known_file(owner.id, name, space) is not None:
+                places[path] = _Place(owner, name, path, is_file=True)
+        elif not name or _is_bare(owner.path):
+            places[owner.path] = _Place(owner, "", owner.path, is_file=False)
+        else:
+            is_file = not os.path.isdir(path)  # noqa: PTH112 - keeps surrogate escapes
+            places[path] = _Place(owner, name, path, is_file=is_file, is_change=True)
+    return list(places.values())
+
+
+def _is_bare(folder: str) -> bool:
+    """Whether nothing is to be seen of a folder: it is away, or empty as an unplugged disk leaves it."""
+    try:
+        with os.scandir(folder) as listing:
+            return all(entry.name.startswith(".") for entry in listing)
+    except OSError:
+        return True
+
+
 def _owner(folders: Iterable[Folder], path: str) -> Folder | None:
     """The innermost root that a path lies in."""
     around = [folder for folder in folders if is_inside(path, folder.path)]
@@ -202,6 +253,8 @@ def _owner(folders: Iterable[Folder], path: str) -> Folder | None:
 
 
 def _walk(place: _Place, on_found: Callable[[int], None] | None, stop: threading.Event | None) -> Walk:
+    if place.is_change:
+        return _walk_change(place, on_found, stop)
     if place.is_file:
         try:
             return Walk(place.folder, (find(place.folder, place.name),), (), ())
@@ -210,6 +263,24 @@ def _walk(place: _Place, on_found: Callable[[int], None] | None, stop: threading
                 return Walk(place.folder, (), (), ())  # a single file of old that is gone
             return Walk(place.folder, (), (Failure(place.path, unread_file(error)),), (place.name,))
     return walk(place.folder, start=place.name, on_found=on_found, stop=stop)
+
+
+def _walk_change(place: _Place, on_found: Callable[[int], None] | None, stop: threading.Event | None) -> Walk:
+    nothing = Walk(place.folder, (), (), ())
+    try:
+        if place.is_file:
+            return find_visible(place.folder, place.name)
+        rules = way_to(place.folder, place.name, is_folder=True)
+    except FileNotFoundError:
+        return nothing
+    except (OSError, ValueError) as error:
+        if isinstance(error, NotADirectoryError):
+            return nothing
+        reason = unread_file(error) if isinstance(error, OSError) else str(error)
+        return Walk(place.folder, (), (Failure(place.path, reason),), (place.name,))
+    if rules is None:
+        return nothing
+    return walk(place.folder, start=place.name, rules=rules, on_found=on_found, stop=stop)
 
 
 def _bare_folder(place: _Place) -> str | None:

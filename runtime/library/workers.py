@@ -34,6 +34,7 @@ from .messages import (
     read_message,
     write_task,
 )
+from .priority import BACKGROUND_FLAGS, lower_process
 
 _START_LIMIT_S = 120
 _TICK_S = 0.2
@@ -48,6 +49,7 @@ class WorkerSettings:
     `time_limit_s`: for the next sign of life; `part_limit_s`: for the next part of a file, whatever signs of
     life there are; `file_limit_s`: for all of a file. A decoder at work gives up before the last two; they
     are for one that a file has taken over. The time in which nobody takes its parts does not count.
+    `is_background`: the processes run behind all others.
     """
 
     count: int
@@ -55,6 +57,7 @@ class WorkerSettings:
     memory_mb: int = 4096
     part_limit_s: float = 1800.0
     file_limit_s: float = 43_200.0
+    is_background: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +249,13 @@ class _Worker:
                     # Ctrl-C in the terminal is the parent's to answer.
                     start_new_session=os.name == "posix",
                     creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-                    | getattr(subprocess, "CREATE_NO_WINDOW", 0),
+                    | getattr(subprocess, "CREATE_NO_WINDOW", 0)
+                    | (BACKGROUND_FLAGS if settings.is_background else 0),
                 )
             except OSError as error:
                 raise QvlError(f"A decoding process cannot be started: {error}.") from error
+        if settings.is_background:
+            lower_process(process.pid)
         message = self._receive(process, limit_s=_START_LIMIT_S)
         if isinstance(message, Ready):
             return

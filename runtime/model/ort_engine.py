@@ -29,7 +29,7 @@ class SwitchedSession:
     def run_until(
         self, interruption: Interruption, feeds: Mapping[str, Array]
     ) -> dict[str, NDArray[np.float32]] | None:
-        """Run the graph once; see `Interruptible`. Run to its end where the session below cannot end early."""
+        """Run the graph once; see `Interruptible`. A session that cannot end early runs to its end."""
         switched = {**feeds, "adapter": self._adapter}
         if isinstance(self._session, Interruptible):
             return self._session.run_until(interruption, switched)

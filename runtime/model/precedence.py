@@ -92,7 +92,7 @@ class Precedence:
 
 
 class YieldingEngine:
-    """An engine whose runs give way to searches; it shares everything else with the one that it is made of."""
+    """An engine whose runs give way to searches; all else is that of the engine it is made of."""
 
     def __init__(self, engine: Engine, precedence: Precedence) -> None:
         self._engine = engine
