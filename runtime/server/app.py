@@ -15,7 +15,15 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from ..machine import installed_version
-from . import file_routes, library_routes, problems, search_routes, system_routes
+from . import (
+    file_routes,
+    library_routes,
+    openai_routes,
+    problems,
+    rerank_routes,
+    search_routes,
+    system_routes,
+)
 from .limits import RequestLimits
 from .logs import Observed
 from .page import read_page
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
     from .service import Service
     from .settings import ServerSettings
 
-_ROUTES = (search_routes, library_routes, file_routes)
+_ROUTES = (search_routes, library_routes, file_routes, openai_routes, rerank_routes)
 
 
 def build_app(settings: ServerSettings, service: Service) -> FastAPI:

@@ -1,7 +1,7 @@
 """What went wrong as a response: a status and one JSON object.
 
 The server's own routes answer `{"error": {"type", "message"}}`, as `--json` does on the command line; those
-that speak other services' language (`/v1`, `/rerank`) answer `{"error": {"message", "type", "code"}}`.
+that speak other services' language (`/v1`, `/rerank`) answer as OpenAI does, with `param` and `code`, too.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..errors import (
     ModelError,
     ModelMemoryError,
     ModelNotFoundError,
+    PartError,
     QvlError,
     StoppedError,
 )
@@ -73,7 +74,7 @@ _STATUS: tuple[tuple[type[QvlError], int], ...] = (
     (LibraryError, 409),
     (ModelNotFoundError, 404),
     (ModelMemoryError, 503),
-    (ModelError, 500),
+    (ModelError, 503),  # no such device here, or no way to fetch it: nothing that the client could change
     (MissingExtraError, 501),
 )
 _TYPES = {
@@ -103,11 +104,20 @@ def install(app: FastAPI) -> None:
 
 
 def problem(
-    path: str, status: int, kind: str, message: str, headers: Mapping[str, str] | None = None
+    path: str,
+    status: int,
+    kind: str,
+    message: str,
+    headers: Mapping[str, str] | None = None,
+    *,
+    param: str | None = None,
 ) -> Response:
-    """The response to a failed request for `path`."""
+    """The response to a failed request for `path`; `param` names the part of the request that is wrong."""
+    # Half a surrogate pair, as in undecodable file names, cannot be sent.
+    message = message.encode("utf-8", "replace").decode("utf-8")
     if path.startswith(_COMPATIBLE):
-        body: dict[str, object] = {"message": message, "type": _openai_type(status), "code": kind}
+        body: dict[str, object] = {"message": message, "type": _openai_type(status)}
+        body |= {"param": param, "code": kind}
     else:
         body = {"type": kind, "message": message}
     return JSONResponse({"error": body}, status, headers)
@@ -120,7 +130,8 @@ def response_to(error: Exception, path: str) -> Response:
         headers = {"retry-after": "1"} if status == 503 else {}
         if isinstance(error, OverloadedError):
             headers["retry-after"] = str(error.retry_after_s)
-        return problem(path, status, type(error).__name__, str(error), headers)
+        param = error.part if isinstance(error, PartError) else None
+        return problem(path, status, type(error).__name__, str(error), headers, param=param)
     if isinstance(error, RequestValidationError):
         return problem(path, 400, "InputError", _invalid(error))
     if isinstance(error, HTTPException):

@@ -19,15 +19,19 @@ from ..library.library import Library
 from ..library.records import Filters, SearchResult
 from ..library.search import RERANKED, Found
 from ..library.store import Store
+from .inputs import Inputs
 from .limits import Gate
 from .metrics import Metrics, resident_bytes
+from .remote import Remote
 from .settings import ServerSettings
+from .sources import Sources
 
 if TYPE_CHECKING:
     from ..model.embedder import Embedder
     from ..model.reranker import Reranker
 
 _READS, _WAITING_READS = 8, 256
+_PROGRAMS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,14 @@ class Service:
         self.metrics = Metrics()
         self.searches = Gate("searches", running=settings.max_searches, waiting=settings.max_waiting)
         self.reads = Gate("reads", running=_READS, waiting=_WAITING_READS)
+        # Apart from searches, so that a program with thousands of inputs keeps nobody from finding things.
+        self.programs = Gate("requests", running=_PROGRAMS, waiting=settings.max_waiting)
+        self.inputs = Inputs(
+            Sources(
+                roots=(lambda: self.library.status().folders) if settings.allow_local_paths else None,
+                remote=Remote() if settings.allow_remote_urls else None,
+            )
+        )
         self.stopping = threading.Event()
         self._running_searches = 0
         self._lock = threading.Lock()
@@ -142,6 +154,8 @@ class Service:
         self.stop()
         self.searches.close()
         self.reads.close()
+        self.programs.close()
+        self.inputs.close()
         self.library.close()
 
     def __enter__(self) -> Self:
