@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from .page_script import joined, lean, order_of
+
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -20,6 +22,7 @@ MEDIA_TYPES = {
     ".webmanifest": "application/manifest+json",
 }
 _COMPRESSED = (".html", ".css", ".js", ".svg", ".webmanifest")
+_ENTRY = "main.js"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,19 +37,32 @@ class PageFile:
 
 
 def read_page(folder: Path | None) -> Mapping[str, PageFile]:
-    """The page's files by address; `/` is index.html. Files of unknown kinds are left out."""
+    """The page's files by address; `/` is index.html. Files of unknown kinds are left out.
+
+    The modules that `main.js` imports have no address: it is served with them, as one script.
+    """
+    if folder is None or not folder.is_dir():
+        return MappingProxyType({})
+    paths = [path for path in sorted(folder.iterdir()) if path.suffix in MEDIA_TYPES and path.is_file()]
+    modules = {path.name: path.read_text("utf-8") for path in paths if path.suffix == ".js"}
+    order = order_of(modules, _ENTRY) if _ENTRY in modules else ()
     found: dict[str, PageFile] = {}
-    for path in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
-        if path.suffix in MEDIA_TYPES and path.is_file():
-            file = _read(path)
-            found[f"/{path.name}"] = file
-            if path.name == "index.html":
-                found["/"] = file
+    for path in paths:
+        if path.name == _ENTRY:
+            content = joined(modules, order).encode()
+        elif path.name in order:
+            continue
+        elif path.suffix in (".css", ".js"):
+            content = lean(path.read_text("utf-8")).encode()
+        else:
+            content = path.read_bytes()
+        found[f"/{path.name}"] = _file(path, content)
+    if "/index.html" in found:
+        found["/"] = found["/index.html"]
     return MappingProxyType(found)
 
 
-def _read(path: Path) -> PageFile:
-    content = path.read_bytes()
+def _file(path: Path, content: bytes) -> PageFile:
     compressed = gzip.compress(content, 9, mtime=0) if path.suffix in _COMPRESSED else content
     return PageFile(
         name=path.name,

@@ -1,0 +1,96 @@
+/**
+ * Elements, made without ever reading a text as HTML: names of files and of cameras are text and stay text.
+ */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/**
+ * An element. `props`: attributes; a function under "onclick" and the like listens; `value` and `checked` are set
+ * as properties; null and false are left out.
+ * @param {string} tag
+ * @param {Record<string, any>} [props]
+ * @param {...(Node|string|null|undefined|false)} children
+ * @returns {any}
+ */
+export function h(tag, props = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (typeof value === "function") element.addEventListener(name.slice(2), value);
+    else if (name === "value" || name === "checked") element[name] = value;
+    else element.setAttribute(name, value === true ? "" : String(value));
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  return element;
+}
+
+/** One of the symbols of icons.svg; decoration, so nothing reads it aloud. */
+export function icon(name) {
+  const svg = svgElement("svg", { class: "icon", "aria-hidden": "true" });
+  svg.append(svgElement("use", { href: `icons.svg#${name}` }));
+  return svg;
+}
+
+/** An SVG element with attributes. */
+export function svgElement(tag, attributes) {
+  const element = document.createElementNS(SVG, tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
+  return element;
+}
+
+/** A button with an icon and a word; with `bare` the word is its name only. */
+export function button(name, label, onclick, { bare = false, ...props } = {}) {
+  const look = bare ? { class: "round", "aria-label": label, title: label } : { class: "button" };
+  return h("button", { type: "button", ...look, ...props, onclick }, name && icon(name), !bare && h("span", {}, label));
+}
+
+/** @param {string} id @returns {any} */
+export const byId = (id) => document.getElementById(id);
+
+/** Say something to people who do not see the page. */
+export function announce(text) {
+  byId("live").textContent = text;
+}
+
+let toastTimer = 0;
+
+/** A short notice at the foot of the page; goes by itself. Inside a dialog that covers the page as well. */
+export function toast(text) {
+  const open = [...document.querySelectorAll("dialog[open]")].pop();
+  const box = byId("toast");
+  // What lies outside a modal dialog is inert, and is not read aloud.
+  (open ?? document.body).append(box);
+  box.textContent = text;
+  box.classList.add("on");
+  clearTimeout(toastTimer);
+  toastTimer = setTimeout(() => box.classList.remove("on"), 5000);
+}
+
+/** Copy to the clipboard, and say so. */
+export async function copyText(text, said) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    // Without leave, or on a plain-http address of another machine, there is only the old way.
+    const area = h("textarea", { class: "hidden", "aria-hidden": "true", value: text });
+    ([...document.querySelectorAll("dialog[open]")].pop() ?? document.body).append(area);
+    area.select();
+    document.execCommand("copy");
+    area.remove();
+  }
+  toast(said);
+}
+
+/** A modal dialog that goes away when it is closed. Returns it open. */
+export function dialog(props, ...children) {
+  const box = h("dialog", props, ...children);
+  box.addEventListener("close", () => {
+    document.body.append(byId("toast"));
+    box.remove();
+  });
+  // A press on the backdrop is a press on the dialog itself, beside all of its content.
+  box.addEventListener("mousedown", (event) => event.target === box && box.close());
+  document.body.append(box);
+  box.showModal();
+  return box;
+}

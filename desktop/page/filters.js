@@ -1,0 +1,142 @@
+/** The row of filters: what kind, when, where, in which folder, by which camera. */
+
+import { get, thumbUrl } from "./api.js";
+import { byId, h, icon } from "./dom.js";
+import { coordinates, count, plural } from "./format.js";
+import { histogram, rangeName } from "./histogram.js";
+import { filtersOf, go, isFiltered, noFilters, place, watch } from "./state.js";
+
+const DISTANCES = [1, 5, 20, 100, 500]; // km
+
+export function filterBar(live) {
+  const bar = byId("filters");
+  const names = new Map();
+  const kinds = ["", "photo", "video"].map((kind, index) =>
+    h("button", { type: "button", onclick: () => go({ kind, view: "" }) }, ["All", "Photos", "Videos"][index]),
+  );
+  const menus = [
+    menu("calendar", "Date", ["after", "before"], dateMenu),
+    menu("pin", "Place", ["near"], placeMenu),
+    menu("folder", "Folder", ["under"], (facets) => folderMenu(facets, names)),
+    menu("camera", "Camera", ["camera"], cameraMenu),
+  ];
+  const clear = h("button", { class: "link", type: "button", onclick: () => go(noFilters()) }, "Clear filters");
+  bar.append(h("div", { class: "segments", role: "group", "aria-label": "Kind" }, ...kinds));
+  for (const { opener, box } of menus) bar.append(opener, box);
+  bar.append(clear);
+
+  const show = async (now) => {
+    bar.hidden = Boolean(now.page) || live.status?.items === 0;
+    kinds.forEach((one, index) => one.setAttribute("aria-pressed", now.kind === ["", "photo", "video"][index]));
+    clear.hidden = !isFiltered(now);
+    const [date, near, folder, camera] = menus;
+    date.label(rangeName(now.after, now.before));
+    near.label(now.near && `Within ${now.near.split(",")[2]} km`);
+    camera.label(now.camera.join(", "));
+    folder.label(now.under.map((id) => names.get(id) ?? "1 folder").join(", "));
+  };
+  watch(show);
+  live.addEventListener("status", () => show(place()));
+  show(place());
+}
+
+/** A button and the box that it opens. `own`: its filters, which do not narrow what it offers. */
+function menu(symbol, name, own, fill) {
+  const id = `menu-${name.toLowerCase()}`;
+  const text = h("span", {}, name);
+  const opener = h("button", { class: "pill", type: "button", "aria-haspopup": "dialog" }, icon(symbol), text, icon("down"));
+  const box = h("div", { class: "menu", id, popover: "auto", role: "dialog", "aria-label": name });
+  opener.popoverTargetElement = box;
+  box.addEventListener("toggle", async (event) => {
+    const isOpen = event.newState === "open";
+    opener.setAttribute("aria-expanded", isOpen);
+    if (!isOpen) return box.replaceChildren();
+    box.replaceChildren(h("p", { class: "quiet" }, "One moment …"));
+    put(box, opener);
+    try {
+      const others = { ...filtersOf(place()), ...Object.fromEntries(own.map((filter) => [filter, ""])) };
+      box.replaceChildren(...fill(await get("api/facets", others)).filter(Boolean));
+    } catch (error) {
+      box.replaceChildren(h("p", {}, error.message));
+    }
+    put(box, opener);
+    return box.querySelector("button, input, select, [tabindex]")?.focus({ preventScroll: true });
+  });
+  const label = (value) => {
+    text.textContent = value || name;
+    opener.classList.toggle("on", Boolean(value));
+    opener.setAttribute("aria-label", value ? `${name}: ${value}` : name);
+  };
+  return { opener, box, label };
+}
+
+/** Below its opener, and inside the window. */
+function put(box, opener) {
+  const at = opener.getBoundingClientRect();
+  box.style.top = `${at.bottom + 6}px`;
+  box.style.left = `${Math.max(8, Math.min(at.left, innerWidth - box.offsetWidth - 8))}px`;
+}
+
+function dateMenu(facets) {
+  if (!facets.months.length) return [h("p", { class: "quiet" }, "No item here has a date.")];
+  const { after, before } = place();
+  const change = (range) => go({ ...range, view: "" });
+  const note = facets.undated ? `${plural(facets.undated, "item")} without a date` : "";
+  return [histogram(facets.months, { after, before }, change), h("p", { class: "quiet" }, note)];
+}
+
+function cameraMenu(facets) {
+  return choices(facets.cameras, "camera", ({ name }) => name, ({ name }) => [name], "No item here names its camera.");
+}
+
+function folderMenu(facets, names) {
+  for (const folder of facets.folders) names.set(String(folder.id), folder.name);
+  const text = ({ name, path }) => [name, h("small", {}, path)];
+  return choices(facets.folders, "under", ({ id }) => String(id), text, "There are no folders yet.");
+}
+
+/** Boxes to tick, with how many items each has. */
+function choices(entries, filter, valueOf, textOf, nothing) {
+  if (!entries.length) return [h("p", { class: "quiet" }, nothing)];
+  const chosen = new Set(place()[filter]);
+  const change = ({ target }) => {
+    if (target.checked) chosen.add(target.value);
+    else chosen.delete(target.value);
+    go({ [filter]: [...chosen], view: "" });
+  };
+  const lines = entries.map((entry) => {
+    const value = valueOf(entry);
+    const box = h("input", { type: "checkbox", value, checked: chosen.has(value), onchange: change });
+    return h("label", {}, box, h("span", { class: "name" }, ...textOf(entry)), h("span", { class: "n" }, count(entry.count)));
+  });
+  return [h("div", { class: "choices" }, ...lines)];
+}
+
+function placeMenu(facets) {
+  if (!facets.places.length) return [h("p", { class: "quiet" }, "No item here knows where it was taken.")];
+  const [latitude, longitude, km] = place().near.split(",").map(Number);
+  const set = (lat, lon, radius) => go({ near: `${lat},${lon},${radius}`, view: "" });
+  const select = h("select", { id: "near-km", onchange: () => chosen && set(chosen.latitude, chosen.longitude, select.value) });
+  const own = facets.places[0].km;
+  const steps = [...new Set([...DISTANCES, km || own || 20].map((d) => Math.ceil(d)))].sort((a, b) => a - b);
+  for (const step of steps) select.append(h("option", { value: step, selected: step === Math.ceil(km || 20) }, `${step} km`));
+  let chosen = place().near ? { latitude, longitude } : null;
+  const isChosen = (spot) => chosen?.latitude === spot.latitude && chosen?.longitude === spot.longitude;
+  const rows = facets.places.map((spot) => {
+    const row = h(
+      "button",
+      { type: "button", class: "spot", "aria-pressed": String(isChosen(spot)) },
+      h("img", { src: thumbUrl({ id: spot.id }, 100), alt: "", loading: "lazy" }),
+      h("span", { class: "name" }, coordinates(spot.latitude, spot.longitude)),
+      h("span", { class: "n" }, count(spot.count)),
+    );
+    row.addEventListener("click", () => {
+      chosen = isChosen(spot) ? null : spot;
+      for (const other of rows) other.setAttribute("aria-pressed", chosen !== null && other === row);
+      if (chosen) set(spot.latitude, spot.longitude, Math.max(Number(select.value), Math.ceil(spot.km)));
+      else go({ near: "", view: "" });
+    });
+    return row;
+  });
+  return [h("p", { class: "row" }, h("label", { for: "near-km" }, "Within"), select, "of"), h("div", { class: "choices" }, ...rows)];
+}

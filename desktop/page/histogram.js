@@ -1,0 +1,133 @@
+/** Months as bars: drag over them for a range, or move its ends with the arrow keys. */
+
+import { h, svgElement } from "./dom.js";
+import { monthName, plural } from "./format.js";
+
+const HIGH = 100; // of the drawing, in its own units
+const NEAR = 12; // pixels: a press so close to an end moves that end
+
+const index = (month) => Number(month.slice(0, 4)) * 12 + Number(month.slice(5, 7) || 1) - 1;
+const name = (i) => `${Math.floor(i / 12)}-${String((i % 12) + 1).padStart(2, "0")}`;
+
+/** A range in words; empty where there is none. `before` is exclusive. */
+export function rangeName(after, before) {
+  if (!after && !before) return "";
+  if (!before) return `Since ${monthName(name(index(after)), true)}`;
+  const last = name(index(before) - 1);
+  if (!after) return `Until ${monthName(last, true)}`;
+  const first = name(index(after));
+  if (first === last) return monthName(first, true);
+  if (first.endsWith("-01") && last.endsWith("-12") && first.slice(0, 4) === last.slice(0, 4)) return first.slice(0, 4);
+  return `${monthName(first, true)} – ${monthName(last, true)}`;
+}
+
+/**
+ * @param {{month:string, count:number}[]} months  ascending
+ * @param {{after:string, before:string}} range
+ * @param {(range:{after:string, before:string}) => void} change
+ */
+export function histogram(months, range, change) {
+  const sorted = [...months].sort((a, b) => index(a.month) - index(b.month));
+  const start = index(sorted[0].month);
+  const counts = new Array(index(sorted.at(-1).month) - start + 1).fill(0);
+  for (const { month, count } of sorted) counts[index(month) - start] += count;
+  const last = counts.length - 1;
+  const inside = (i) => Math.min(last, Math.max(0, i));
+  let from = range.after ? inside(index(range.after) - start) : 0;
+  let to = range.before ? inside(index(range.before) - 1 - start) : last;
+
+  const svg = svgElement("svg", { viewBox: `0 0 ${counts.length} ${HIGH}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  const all = svgElement("path", { d: bars(counts, 0, last) });
+  const chosen = svgElement("path", { class: "chosen" });
+  svg.append(all, chosen);
+  const ends = ["From", "To"].map((label) =>
+    h("span", { class: "end", role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": last }),
+  );
+  const area = h("div", { class: "bars" }, svg, ...ends);
+  const said = h("output", {});
+  const years = h("div", { class: "years" });
+
+  const draw = () => {
+    chosen.setAttribute("d", bars(counts, from, to));
+    [from, to].forEach((value, i) => {
+      ends[i].style.left = `${((value + i) / counts.length) * 100}%`;
+      ends[i].setAttribute("aria-valuenow", value);
+      ends[i].setAttribute("aria-valuetext", monthName(name(start + value)));
+    });
+    const n = counts.slice(from, to + 1).reduce((sum, count) => sum + count, 0);
+    const words = from === 0 && to === last ? "Any date" : rangeName(name(start + from), name(start + to + 1));
+    said.textContent = `${words} · ${plural(n, "item")}`;
+  };
+  const tell = () => {
+    const isAll = from === 0 && to === last;
+    change(isAll ? { after: "", before: "" } : { after: name(start + from), before: name(start + to + 1) });
+  };
+  const set = (a, b) => {
+    [from, to] = [inside(Math.min(a, b)), inside(Math.max(a, b))];
+    draw();
+  };
+
+  dragging(area, counts.length, () => [from, to], set, tell);
+  ends.forEach((end, i) =>
+    end.addEventListener("keydown", ({ key }) => {
+      const step = { ArrowLeft: -1, ArrowDown: -1, ArrowRight: 1, ArrowUp: 1, PageDown: -12, PageUp: 12 }[key];
+      const goal = { Home: 0, End: last }[key];
+      if (step === undefined && goal === undefined) return;
+      const value = inside(goal ?? [from, to][i] + step);
+      set(i ? Math.min(from, value) : value, i ? value : Math.max(to, value));
+      tell();
+    }),
+  );
+  const first = Math.floor(start / 12);
+  for (let year = Math.floor((start + last) / 12); year >= first && years.children.length < 12; year--) {
+    if (!sorted.some(({ month }) => month.startsWith(String(year)))) continue;
+    const pick = () => {
+      set(year * 12 - start, year * 12 + 11 - start);
+      tell();
+    };
+    years.append(h("button", { type: "button", class: "year", onclick: pick }, String(year)));
+  }
+  const any = () => {
+    set(0, last);
+    tell();
+  };
+  years.prepend(h("button", { type: "button", class: "year", onclick: any }, "Any"));
+  draw();
+  return h("div", { class: "histogram", role: "group", "aria-label": "Months" }, said, area, years);
+}
+
+/** One path for all bars; heights grow as the root, so that months with few items are seen beside large ones. */
+function bars(counts, from, to) {
+  const most = Math.max(...counts);
+  let path = "";
+  for (let i = from; i <= to; i++) {
+    if (!counts[i]) continue;
+    const top = HIGH - Math.max(8, HIGH * Math.sqrt(counts[i] / most));
+    path += `M${i + 0.08} ${HIGH}V${top.toFixed(1)}H${i + 0.92}V${HIGH}z`;
+  }
+  return path;
+}
+
+function dragging(area, n, range, set, tell) {
+  let anchor = null;
+  const at = (event) => {
+    const box = area.getBoundingClientRect();
+    return { i: Math.floor(((event.clientX - box.left) / box.width) * n), step: box.width / n, x: event.clientX - box.left };
+  };
+  area.addEventListener("pointerdown", (event) => {
+    const { i, step, x } = at(event);
+    const [from, to] = range();
+    const whole = from === 0 && to === n - 1;
+    if (!whole && Math.abs(x - from * step) < NEAR) anchor = to;
+    else if (!whole && Math.abs(x - (to + 1) * step) < NEAR) anchor = from;
+    else set((anchor = Math.min(n - 1, Math.max(0, i))), anchor);
+    area.setPointerCapture(event.pointerId);
+    event.preventDefault();
+  });
+  area.addEventListener("pointermove", (event) => anchor !== null && set(anchor, at(event).i));
+  area.addEventListener("pointerup", () => {
+    if (anchor !== null) tell();
+    anchor = null;
+  });
+  area.addEventListener("pointercancel", () => (anchor = null));
+}

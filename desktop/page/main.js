@@ -1,0 +1,117 @@
+/** Puts the page together: who hears of what. */
+
+import { button, byId, h } from "./dom.js";
+import { Calm } from "./calm.js";
+import { Duplicates } from "./duplicates.js";
+import { filterBar } from "./filters.js";
+import { folderForm } from "./folders.js";
+import { Grid } from "./grid.js";
+import { Live } from "./live.js";
+import { libraryButton, openPanel } from "./panel.js";
+import { previews } from "./preview.js";
+import { Results } from "./results.js";
+import { searchBox } from "./searchbox.js";
+import { Selection, selectionBar } from "./selection.js";
+import { signIn } from "./signin.js";
+import { go, listKey, place, watch } from "./state.js";
+import { Viewer } from "./viewer.js";
+
+const live = new Live();
+const selection = new Selection();
+const grid = new Grid(byId("grid"), selection);
+const results = new Results({ grid, calm: new Calm(byId("grid")), live, welcome });
+const duplicates = new Duplicates(selection);
+const viewer = new Viewer({
+  itemsFor: (id) => (place().page === "duplicates" ? duplicates.itemsFor(id) : grid.items),
+  query: () => (place().page ? null : results.query),
+  live,
+  selection,
+  closed(id) {
+    const index = grid.items.findIndex((item) => item.id === id);
+    if (index >= 0 && !place().page) grid.reveal(index);
+  },
+});
+
+/** What an empty library shows: what this is, and how to begin. */
+function welcome() {
+  const { status } = live;
+  const isReading = status?.indexing.state === "running";
+  return [
+    h("img", { src: "icon.svg", alt: "", width: 56, height: 56 }),
+    h("h2", {}, isReading ? "Reading your pictures …" : "Find your photos and videos by what is in them"),
+    h("p", {}, isReading ? "They appear here one after the other. You can search already." : "Name a folder with pictures. They stay where they are, and nothing leaves this computer."),
+    isReading ? button("", "Show progress", () => openPanel(live)) : folderForm(live, () => live.refresh()),
+  ];
+}
+
+function show(now, before) {
+  if (!before || listKey(now) !== listKey(before)) {
+    const isDuplicates = now.page === "duplicates";
+    byId("groups").hidden = !isDuplicates;
+    byId("grid").hidden = isDuplicates;
+    byId("notice").hidden = true;
+    if (isDuplicates) duplicates.show();
+    else results.show(now);
+  }
+  viewer.follow(now);
+}
+
+function themeButton() {
+  const root = document.documentElement;
+  const toggle = byId("theme");
+  const name = () => {
+    const other = root.dataset.theme === "dark" ? "light" : "dark";
+    toggle.setAttribute("aria-label", `Use ${other} colours`);
+    toggle.title = `Use ${other} colours`;
+    toggle.querySelector("use").setAttribute("href", `icons.svg#${other === "dark" ? "moon" : "sun"}`);
+  };
+  toggle.addEventListener("click", () => {
+    root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
+    try {
+      localStorage.setItem("qvl-theme", root.dataset.theme);
+    } catch {
+      // then it lasts as long as the page
+    }
+    name();
+  });
+  name();
+}
+
+function connection() {
+  const banner = byId("banner");
+  live.addEventListener("lost", () => {
+    const again = button("", "Try now", () => live.again());
+    banner.replaceChildren(h("span", {}, "qvl-local does not answer. Is it still running? Trying again …"), again);
+    banner.hidden = false;
+  });
+  live.addEventListener("back", () => {
+    banner.hidden = true;
+    results.again();
+  });
+}
+
+/** The welcome shows whether reading has begun. */
+function welcomeFollows() {
+  let was = "";
+  live.addEventListener("status", () => {
+    const { items, indexing } = live.status;
+    const is = `${items === 0} ${indexing.state === "running"}`;
+    if (is !== was && was && (items === 0 || was.startsWith("true")) && !place().page) results.again();
+    was = is;
+  });
+}
+
+searchBox({ again: () => results.again() });
+filterBar(live);
+selectionBar(selection);
+previews(grid);
+libraryButton(live);
+themeButton();
+connection();
+welcomeFollows();
+signIn(() => show(place(), null));
+byId("skip").addEventListener("click", () => (grid.items.length ? grid.reveal(grid.current) : byId("title").focus()));
+grid.addEventListener("open", ({ detail }) => go({ view: String(grid.items[detail].id) }));
+watch(show);
+live.start();
+show(place(), null);

@@ -1,0 +1,47 @@
+/** Videos in the grid play silently while one points at them, from the moment that matched. */
+
+import { fileUrl } from "./api.js";
+import { h } from "./dom.js";
+
+const AFTER_MS = 250; // so that a pointer that only passes starts nothing
+
+export function previews(grid) {
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  let timer = 0;
+  let tile = null;
+
+  const stop = () => {
+    clearTimeout(timer);
+    tile?.querySelector("video")?.remove();
+    tile = null;
+  };
+  const start = (event) => {
+    const next = event.target.closest(".tile");
+    if (next === tile) return;
+    stop();
+    const item = next && grid.items.find(({ id }) => id === Number(next.dataset.id));
+    if (item?.kind !== "video" || still.matches || event.pointerType === "touch") return;
+    tile = next;
+    timer = setTimeout(() => play(next, item, stop), AFTER_MS);
+  };
+  grid.list.addEventListener("pointerover", start);
+  grid.list.addEventListener("pointerleave", stop);
+  grid.list.addEventListener("focusin", start);
+  grid.list.addEventListener("focusout", stop);
+  grid.addEventListener("open", stop);
+}
+
+function play(tile, item, stop) {
+  const from = item.start_s ?? 0;
+  const video = h("video", { src: fileUrl(item.id), playsinline: true, "aria-hidden": "true", tabindex: -1 });
+  video.muted = true; // the attribute counts for the parser only
+  video.addEventListener("loadedmetadata", () => (video.currentTime = from));
+  video.addEventListener("seeked", () => video.play().catch(stop), { once: true });
+  video.addEventListener("timeupdate", () => {
+    if (item.end_s > from && video.currentTime >= item.end_s) video.currentTime = from;
+  });
+  video.addEventListener("ended", () => (video.currentTime = from));
+  video.addEventListener("playing", () => video.classList.add("there"));
+  video.addEventListener("error", stop);
+  tile.firstElementChild.append(video);
+}

@@ -1,0 +1,90 @@
+/** Searches of late, kept in this browser alone, and offered below the search box. */
+
+import { byId, h } from "./dom.js";
+
+const KEY = "qvl-recent";
+const KEPT = 8;
+
+function stored() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(KEY) ?? "[]");
+    return Array.isArray(kept) ? kept.filter((text) => typeof text === "string") : [];
+  } catch {
+    return []; // storage is blocked, or holds something else
+  }
+}
+
+function store(texts) {
+  try {
+    localStorage.setItem(KEY, JSON.stringify(texts));
+  } catch {
+    // then they last as long as the page
+  }
+}
+
+/** The list below `input`. `choose` is called with a search that was picked. */
+export function recentList(input, choose) {
+  const list = byId("recent");
+  let texts = stored();
+  let active = -1;
+
+  const close = () => {
+    list.hidden = true;
+    active = -1;
+    input.setAttribute("aria-expanded", "false");
+    input.removeAttribute("aria-activedescendant");
+  };
+  const option = (text, index, pick) => {
+    const props = { role: "option", id: `recent-${index}`, "aria-selected": "false" };
+    return h("li", { ...props, class: pick === forget ? "forget" : "", onclick: () => pick(text) }, text);
+  };
+  const forget = () => {
+    store((texts = []));
+    close();
+    input.focus();
+  };
+  const open = () => {
+    const typed = input.value.trim().toLowerCase();
+    const fitting = texts.filter((text) => text.toLowerCase() !== typed && text.toLowerCase().includes(typed));
+    if (!fitting.length) return close();
+    const options = fitting.map((text, index) => option(text, index, choose));
+    if (!typed) options.push(option("Forget these searches", fitting.length, forget));
+    list.replaceChildren(...options);
+    list.hidden = false;
+    active = -1;
+    input.setAttribute("aria-expanded", "true");
+    return input.removeAttribute("aria-activedescendant");
+  };
+  const move = (step) => {
+    const options = [...list.children];
+    active = (active + step + options.length + (active < 0 && step < 0 ? 1 : 0)) % options.length;
+    options.forEach((one, index) => one.setAttribute("aria-selected", index === active));
+    input.setAttribute("aria-activedescendant", options[active].id);
+    options[active].scrollIntoView({ block: "nearest" });
+  };
+
+  list.addEventListener("mousedown", (event) => event.preventDefault()); // the box keeps the focus
+  input.addEventListener("click", open);
+  input.addEventListener("input", open);
+  input.addEventListener("blur", close);
+  input.addEventListener("keydown", (event) => {
+    if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      if (list.hidden) open();
+      if (list.hidden) return;
+      event.preventDefault();
+      move(event.key === "ArrowDown" ? 1 : -1);
+    } else if (event.key === "Enter" && active >= 0) {
+      event.preventDefault();
+      list.children[active].click();
+    } else if (event.key === "Escape" && !list.hidden) {
+      event.preventDefault();
+      close();
+    }
+  });
+  return {
+    close,
+    add(text) {
+      store((texts = [text, ...texts.filter((other) => other !== text)].slice(0, KEPT)));
+    },
+  };
+}

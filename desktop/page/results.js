@@ -1,0 +1,305 @@
+/** The list that is shown: the newest items, or what a search brought, in its two steps. */
+
+import { events, get } from "./api.js";
+import { announce, button, byId, h } from "./dom.js";
+import { count, monthName, plural } from "./format.js";
+import { months } from "./layout.js";
+import { filtersOf, go, isFiltered, isSearch, listKey, noFilters, queryOf } from "./state.js";
+
+const FIRST = 200; // hits of a search; more when one scrolls to their end
+const MOST = 10_000;
+const PAGE = 1000; // items of the timeline at a time
+
+export class Results {
+  #place = null;
+  #cancel = new AbortController();
+  #isLoading = false;
+  #total = 0;
+
+  /** `welcome`: makes what an empty library shows. `live`: the library's state. */
+  constructor({ grid, calm, live, welcome }) {
+    Object.assign(this, { grid, calm, live, welcome });
+    grid.addEventListener("near-end", () => this.#more());
+    live.addEventListener("changed", () => this.#changed());
+    live.addEventListener("status", () => this.#loadingState());
+  }
+
+  /** What the items were found by, for asking about their moments; null in the timeline. */
+  get query() {
+    return this.#place && isSearch(this.#place) ? queryOf(this.#place) : null;
+  }
+
+  /** Show what a place asks for. */
+  async show(place) {
+    this.#cancel.abort();
+    this.#cancel = new AbortController();
+    const { signal } = this.#cancel;
+    const isNew = !this.#place || listKey(place) !== listKey(this.#place);
+    this.#place = place;
+    this.#total = 0;
+    this.#isLoading = true;
+    this.calm.restart();
+    this.#offer(null);
+    this.#busy(true);
+    try {
+      await (isSearch(place) ? this.#search(place, isNew, signal) : this.#timeline(place, isNew, signal));
+    } catch (error) {
+      if (!signal.aborted) this.#failed(error);
+    } finally {
+      if (!signal.aborted) {
+        this.#isLoading = false;
+        this.#busy(false);
+      }
+    }
+  }
+
+  /** Once more, whatever is shown. */
+  again() {
+    if (this.#place) this.show(this.#place);
+  }
+
+  async #timeline(place, isNew, signal) {
+    const page = await get("api/items", { ...filtersOf(place), order: "newest", limit: PAGE }, { signal });
+    this.#total = page.total;
+    this.#title("Photos and videos");
+    this.#list(page.items, { isNew, total: page.total });
+    this.#saying(page.total ? plural(page.total, "item") : "");
+    if (page.total) this.#notice(null);
+    else if (isFiltered(place)) this.#nothing("Nothing passes these filters.");
+    else this.#notice(this.welcome());
+  }
+
+  async #search(place, isNew, signal) {
+    this.#title(titleOf(place));
+    this.#loadingState();
+    const params = { ...queryOf(place), ...filtersOf(place), limit: FIRST };
+    for await (const [name, result] of events("api/events", params, signal)) {
+      if (name === "found") {
+        this.#found(result, isNew);
+      } else if (name === "reranked") {
+        this.#reranked(result);
+      } else if (name === "failed") {
+        // The first order stands; only the closer look is missing.
+        const problem = result?.error?.message ?? "the model for it did not answer";
+        if (!this.#total) throw new Error(problem);
+        this.#saying(`${this.#howMany()} · not looked at more closely: ${problem}`);
+      } else if (name === "done") return;
+    }
+  }
+
+  #found(result, isNew) {
+    this.#busy(false);
+    this.#total = result.results.length;
+    this.calm.restart();
+    this.#list(result.results, { isNew, total: this.#total });
+    if (!this.#total) {
+      const isEmpty = this.live.status && !this.live.status.items;
+      if (isEmpty) this.#notice(this.welcome());
+      else this.#nothing(isFiltered(this.#place) ? "Nothing passes these filters." : "Nothing was found.");
+      this.#saying("");
+      return;
+    }
+    this.#notice(null);
+    const step = result.reranked === false && !result.no_good_match ? "looking closer …" : "";
+    this.#saying([this.#howMany(), step].filter(Boolean).join(" · "));
+    announce(`${this.#howMany()} found`);
+    if (result.no_good_match) this.#noMatch();
+  }
+
+  #reranked(result) {
+    const apply = () => {
+      this.#offer(null);
+      // Hits that scrolling brought since then stay, after the others.
+      const ids = new Set(result.results.map((item) => item.id));
+      const items = [...result.results, ...this.grid.items.filter((item) => !ids.has(item.id))];
+      this.grid.show(items, { moving: true });
+      this.#saying(this.#howMany());
+      if (result.no_good_match) this.#noMatch();
+      else announce("The order was refined after a closer look");
+    };
+    const isSame = result.results.every((item, i) => item.id === this.grid.items[i]?.id);
+    if ((isSame && !result.no_good_match) || this.calm.isCalm) return apply();
+    this.calm.when(apply);
+    this.#saying(this.#howMany());
+    return this.#offer(result.no_good_match ? "A closer look found no good match" : "Better order ready", () => {
+      this.calm.restart();
+      apply();
+      scrollTo(0, 0);
+      if (!result.no_good_match) this.grid.reveal(0);
+    });
+  }
+
+  /** Said plainly, instead of a wall of pictures that match nothing. */
+  #noMatch() {
+    const { q, picture, like } = this.#place;
+    const what = q && !picture && !like ? `“${q}”` : "what you look for";
+    const show = () => {
+      this.#notice(null);
+      byId("grid").hidden = false;
+      this.#saying("The closest, though probably none of them matches");
+      this.grid.reveal(0);
+    };
+    const filtered = isFiltered(this.#place);
+    this.#notice([
+      h("h2", {}, `Nothing here clearly matches ${what}.`),
+      h("p", {}, `Try other words${filtered ? " or fewer filters" : ""}. The closest are probably something else.`),
+      h("p", { class: "row" }, button("", "Show the closest anyway", show), filtered && removeFilters()),
+    ]);
+    byId("grid").hidden = true;
+    this.#saying("");
+    announce(`No good match for ${what}`);
+  }
+
+  #nothing(text) {
+    this.#notice([h("h2", {}, text), isFiltered(this.#place) && h("p", { class: "row" }, removeFilters())]);
+  }
+
+  #failed(error) {
+    if (error.status === 401) return; // the sign-in dialog is there
+    this.#saying("");
+    if (error.status === 503 || error.status === 0) {
+      // Busy, or gone for a moment: what is shown stays, and it is tried again.
+      const seconds = Math.max(1, error.retryAfter);
+      if (error.status) this.#saying("The server is busy. Trying again …");
+      const { signal } = this.#cancel;
+      if (error.status) setTimeout(() => signal.aborted || this.again(), seconds * 1000);
+      return;
+    }
+    const isGone = this.#place.picture && error.status === 404;
+    this.grid.show([]);
+    this.#notice([
+      h("h2", {}, isGone ? "That picture is no longer held." : "This search did not work."),
+      h("p", {}, isGone ? "Pictures to search by are forgotten after a while. Drop or choose it again." : error.message),
+      h("p", { class: "row" }, button("", "Try again", () => this.again())),
+    ]);
+    announce(error.message);
+  }
+
+  /** More of the same list, when one comes to its end. */
+  async #more() {
+    const have = this.grid.items.length;
+    const place = this.#place;
+    if (this.#isLoading || !have || !place || byId("grid").hidden) return;
+    const isTimeline = !isSearch(place);
+    if (isTimeline ? have >= this.#total : have < FIRST || have >= MOST || have < this.#asked) return;
+    this.#isLoading = true;
+    const { signal } = this.#cancel;
+    try {
+      if (isTimeline) {
+        const params = { ...filtersOf(place), order: "newest", offset: have, limit: PAGE };
+        const page = await get("api/items", params, { signal });
+        if (!page.items.length) this.#total = have;
+        this.#list([...this.grid.items, ...page.items], { total: page.total });
+      } else {
+        const limit = Math.min(MOST, have * 5);
+        const params = { ...queryOf(place), ...filtersOf(place), limit, rerank: false };
+        const { results } = await get("api/search", params, { signal });
+        const known = new Set(this.grid.items.map((item) => item.id));
+        this.#asked = limit;
+        this.#list([...this.grid.items, ...results.filter((item) => !known.has(item.id))], {});
+        this.#total = this.grid.items.length;
+        this.#saying(this.#howMany());
+      }
+    } catch {
+      // The end of the list is tried again when one scrolls there again.
+    } finally {
+      if (!signal.aborted) this.#isLoading = false;
+    }
+  }
+
+  #asked = 0;
+  #timer = 0;
+
+  /** The library's content changed: the timeline follows when that disturbs nobody, a search is offered again. */
+  #changed() {
+    clearTimeout(this.#timer);
+    this.#timer = setTimeout(() => this.#follow(), 800);
+  }
+
+  async #follow() {
+    const place = this.#place;
+    if (!place || place.page || this.#isLoading) return;
+    if (isSearch(place)) {
+      if (!this.#total) this.again();
+      else if (!byId("offer").firstChild) this.#offer("The library has changed", () => this.again(), "Search again");
+      return;
+    }
+    const { signal } = this.#cancel;
+    const limit = Math.max(PAGE, Math.min(MOST, this.grid.items.length));
+    try {
+      const page = await get("api/items", { ...filtersOf(place), order: "newest", limit }, { signal });
+      if (signal.aborted) return;
+      const show = () => {
+        this.#total = page.total;
+        this.#list(page.items, { total: page.total, moving: this.grid.items.length > 0 });
+        this.#saying(plural(page.total, "item"));
+        if (page.total) this.#notice(null);
+      };
+      if (this.grid.items.length) this.calm.when(show);
+      else show();
+    } catch {
+      // the next change, or the connection's return, brings it
+    }
+  }
+
+  #list(items, { isNew = false, total = items.length, moving = false }) {
+    byId("grid").hidden = false;
+    const sections = isSearch(this.#place) ? [] : months(items, monthName);
+    if (isNew) {
+      this.#asked = 0;
+      scrollTo(0, 0);
+    }
+    if (isNew || moving) this.grid.show(items, { sections, total, moving });
+    else this.grid.extend(items, { sections, total });
+  }
+
+  #howMany() {
+    const all = this.live.status?.items;
+    const some = this.#total < all ? `${count(this.#total)} closest of ${plural(all, "item")}` : plural(this.#total, "item");
+    return `${some}, best first`;
+  }
+
+  #loadingState() {
+    if (!this.#isLoading || !this.#place || !isSearch(this.#place) || this.#total) return;
+    const model = this.live.status?.model;
+    if (model?.state !== "loading") return this.#saying("Searching …");
+    const share = model.fraction > 0 && model.fraction < 1 ? ` ${Math.floor(model.fraction * 100)}%` : "";
+    this.#saying(`Getting the model ready, once${model.step ? `: ${model.step}` : ""}${share} …`);
+  }
+
+  #title(text) {
+    byId("title").textContent = text;
+    document.title = text === "Photos and videos" ? "qvl-local" : `${text} · qvl-local`;
+  }
+
+  #saying(text) {
+    if (byId("count").textContent !== text) byId("count").textContent = text;
+  }
+
+  #busy(is) {
+    document.body.classList.toggle("busy", is);
+    byId("grid").setAttribute("aria-busy", is);
+  }
+
+  /** What stands in the list's place; null for the list itself. */
+  #notice(content) {
+    const box = byId("notice");
+    if (content === null && box.hidden) return;
+    box.hidden = content === null;
+    box.replaceChildren(...[content ?? []].flat().filter(Boolean));
+    if (content !== null) this.#offer(null);
+  }
+
+  #offer(text, act, label = "Show") {
+    byId("offer").replaceChildren(...(text ? [h("span", {}, text), button("", label, act)] : []));
+  }
+}
+
+function removeFilters() {
+  return button("", "Remove the filters", () => go(noFilters()));
+}
+
+function titleOf({ q, picture, like }) {
+  if (picture || like) return q ? `Like this, but “${q}”` : `Similar to this ${like ? "one" : "picture"}`;
+  return `“${q}”`;
+}
