@@ -22,6 +22,9 @@ NUMPY_TYPES: dict[ElementType, np.dtype[Any]] = {
     ElementType.FLOAT16: np.dtype("<f2"),
 }
 
+# Codes and block scales, as the format of a layer stores them.
+Packed = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
 _TILE = 256
 
 
@@ -30,15 +33,15 @@ class Tuning:
     """What calibration chose for a layer.
 
     `divisor` float32 [columns] divides the input and multiplies the weight's columns, which changes nothing
-    but what rounding does; layers of one `group` share their input and its divisor. `mean_square` float32
-    [columns] is that of the divided input, by which the search for block scales weighs errors; `absmax` is
-    its largest magnitude, which static scales are made from.
+    but what rounding does; layers of one `group` share their input and its divisor. `absmax` is the largest
+    magnitude of the divided input, which static scales are made from. `packed` reads codes and block scales
+    of a weight that was rounded with its inputs in view.
     """
 
     group: str
     divisor: NDArray[np.float32] | None = None
-    mean_square: NDArray[np.float32] | None = None
     absmax: float | None = None
+    packed: Callable[[], Packed] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def export_bundle(
         _check_dims(recipe, checkpoints, sources)
         plan = _plan(sources, checkpoints, recipe, layout, _calibration(recipe, examples), spool, report)
         with staged(output) as stage:
-            _write(checkpoints, plan, recipe, examples, stage, report)
+            _write(checkpoints, plan, recipe, examples, spool, stage, report)
             report("checking", 0.0)
             record_parity(checkpoints, stage)
             draft = Manifest(
@@ -252,6 +252,7 @@ def _write(
     plan: _Plan,
     recipe: Recipe,
     examples: Sequence[Example] | None,
+    spool: IO[bytes],
     stage: Path,
     report: Progress,
 ) -> None:
@@ -263,7 +264,7 @@ def _write(
         names = checkpoint.names()
         graphs: dict[Tower, str] = {"vision": part.vision, "decoder": part.decoder}
         missing = [tower for tower in recipe.tuned if graphs[tower] not in models]
-        tuning = _tune(checkpoint, role, recipe, missing, examples, report) if missing else {}
+        tuning = _tune(checkpoint, role, recipe, missing, examples, spool, report) if missing else {}
         if part.vision not in models:
             precision = recipe.graph("vision", names, tuning)
             models[part.vision] = build_vision(checkpoint, precision, recipe.dialect)
@@ -317,6 +318,7 @@ def _tune(
     recipe: Recipe,
     towers: Sequence[Tower],
     examples: Sequence[Example] | None,
+    spool: IO[bytes],
     report: Progress,
 ) -> dict[str, Tuning]:
     """What calibration chooses for the layers of some towers."""
@@ -327,10 +329,11 @@ def _tune(
         linear = formats.get(tower_of(weight))
         return None if linear is None else format_of(linear, weight)
 
-    given = world_examples() if examples is None else examples
+    given = world_examples(recipe.pictures) if examples is None else examples
     if recipe.has_static_scales:
         given = [*given, *edge_examples()]
-    return tune(checkpoint, role, given, format_for, progress=partial(report, "calibrating"))
+    progress = partial(report, "calibrating")
+    return tune(checkpoint, role, given, format_for, spool=spool, progress=progress)
 
 
 _TABLE_TYPES = {"float32": ElementType.FLOAT, "float16": ElementType.FLOAT16}

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from qvl_local.quant import blockwise, int8, nf4, scale_search
+from qvl_local.quant import blockwise, int8, nf4
 
 from .graph import CONTRIB, Graph, Value
-from .linear import LinearFormat, Weight, narrow, transposed
+from .linear import LinearFormat, Packed, Weight, narrow, transposed
 from .onnx_file import ElementType
 
 Reader = Callable[[], NDArray[Any]]
@@ -113,14 +113,14 @@ class Nf4Format:
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
         count = weight.rows * weight.columns
-        x, read = divided_input(graph, x, weight, self.activation, at)
+
+        def plain() -> Packed:
+            quantized = nf4.quantize(weight.read())
+            return quantized.codes, quantized.absmax
 
         def packed() -> tuple[NDArray[Any], ...]:
-            values = read()
-            importance = _importance(weight)
-            scales = None if importance is None else scale_search.nf4_scales(values, importance)
-            quantized = nf4.quantize(values, scales=scales)
-            return quantized.codes, narrow(quantized.absmax, self.activation, weight.name)
+            codes, absmax = _tuned(weight, plain)
+            return codes, narrow(absmax, self.activation, weight.name)
 
         codes, absmax = each_of(packed, 2)
         stored = graph.weight(weight.name, ElementType.UINT8, (-(-count // 2),), codes)
@@ -150,16 +150,14 @@ class BlockFormat:
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
         blocks = blockwise.block_count(weight.columns, self.block)
-        x, read = divided_input(graph, x, weight, self.activation, at)
+
+        def plain() -> Packed:
+            quantized = blockwise.quantize(weight.read(), bits=self.bits, block=self.block)
+            return quantized.codes, quantized.scales
 
         def packed() -> tuple[NDArray[Any], ...]:
-            values = read()
-            importance = _importance(weight)
-            chosen = None
-            if importance is not None:
-                chosen = scale_search.block_scales(values, importance, bits=self.bits, block=self.block)
-            quantized = blockwise.quantize(values, bits=self.bits, block=self.block, scales=chosen)
-            return quantized.codes, narrow(quantized.scales, self.activation, weight.name)
+            codes, scales = _tuned(weight, plain)
+            return codes, narrow(scales, self.activation, weight.name)
 
         codes, block_scales = each_of(packed, 2)
         shape = (weight.rows, blocks, self.block * self.bits // 8)
@@ -218,8 +216,11 @@ def divided_input(
     return y, lambda: weight.read() * divisor
 
 
-def _importance(weight: Weight) -> NDArray[np.float32] | None:
-    return None if weight.tuning is None else weight.tuning.mean_square
+def _tuned(weight: Weight, plain: Callable[[], Packed]) -> Packed:
+    """Codes and block scales: those that calibration chose, else those of the weight by itself."""
+    if weight.tuning is None or weight.tuning.packed is None:
+        return plain()
+    return weight.tuning.packed()
 
 
 def _cast(graph: Graph, x: Value, given: ElementType, wanted: ElementType, at: str) -> Value:

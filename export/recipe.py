@@ -17,6 +17,7 @@ from typing import Literal
 from qvl_local.runtime.errors import InputError
 
 from .blocks import Precision
+from .calibration import COMPENSATED_SCENES, SCENES
 from .dialect import Dialect
 from .flavour import Flavour, dialect_of, known_flavour
 from .graph import OPSET
@@ -259,17 +260,17 @@ class Recipe:
         """
         if self.tuned:
             return self
-        linear = {tower: self._base(self._precision(tower)).linear for tower in _TOWERS}
-        coarse = tuple(
-            tower
-            for tower, one in linear.items()
-            if isinstance(one, Nf4Format) or (isinstance(one, BlockFormat) and one.bits == 4)
-        )
+        coarse = tuple(tower for tower in _TOWERS if self._precision(tower) in ("nf4", "int4"))
         if not coarse:
             raise InputError(
                 "--calibrate: at this precision nothing is tuned to pictures. Choose int8, nf4 or int4."
             )
         return replace(self, calibrated=coarse)
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures calibration looks at: more where whole weights are rounded for them."""
+        return COMPENSATED_SCENES if any(self._in_blocks(tower) for tower in self.tuned) else SCENES
 
     @property
     def has_static_scales(self) -> bool:
@@ -281,6 +282,9 @@ class Recipe:
     def shares_decoders(self) -> bool:
         """May one decoder serve two models unasked? Not in floating point, nor with one model's scales."""
         return not isinstance(self._base(self.decoder).linear, (FloatFormat, QdqFormat))
+
+    def _in_blocks(self, tower: Tower) -> bool:
+        return isinstance(self._base(self._precision(tower)).linear, (Nf4Format, BlockFormat))
 
     def _precision(self, tower: Tower) -> str:
         return self.vision if tower == "vision" else self.decoder

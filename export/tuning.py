@@ -1,22 +1,24 @@
-"""What calibration decides for each layer of a recipe: a divisor of its input, and what its columns weigh.
+"""What calibration decides for each layer of a recipe: a divisor of its input, or how its weight is rounded.
 
-Layers of int8 activations get the divisor that spreads outlier channels, layers of few weight bits the one
-that favours the columns that matter, each only where the rounded product on real inputs gets closer to the
-exact one; layers that share an input share its divisor.
+Layers of int8 activations get the divisor that spreads outlier channels, where the rounded product on real
+inputs gets closer to the exact one; layers that share an input share its divisor. Weights in blocks are
+rounded with their inputs in view, each by itself; the result waits in a file until it is written.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import IO
 
 import numpy as np
-from qvl_local.quant import blockwise, int8, nf4, smoothing, static_int8
+from qvl_local.quant import compensation, int8, smoothing, static_int8
 from qvl_local.runtime.model.bundle import Role
 
-from .calibration import Example, LayerInputs, observe_inputs
+from .calibration import COMPENSATED_ROWS, ROWS, Example, LayerInputs, observe_inputs
 from .checkpoint import Checkpoint
-from .linear import LinearFormat, Tuning
+from .linear import LinearFormat, Packed, Tuning
 from .qdq import QdqFormat
 from .quantized import BlockFormat, Int8Format, LayerFormats, Nf4Format
 from .reference import Floats
@@ -38,6 +40,7 @@ def tune(
     examples: Sequence[Example],
     formats: Callable[[str], LinearFormat | None],
     *,
+    spool: IO[bytes],
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Tuning]:
     """Run examples through a checkpoint and choose for every layer, by its weight's name.
@@ -47,10 +50,13 @@ def tune(
         role: which of the two.
         examples: what to look at.
         formats: the format that a weight is going to have; None where nothing is to be chosen.
+        spool: a file open for reading and writing, kept open until the graphs are written.
         progress: told how far the run is, in [0, 1].
     """
-    tuner = _Tuner(checkpoint, formats)
-    observe_inputs(checkpoint, role, examples, tuner.visit, progress=progress)
+    tuner = _Tuner(checkpoint, formats, spool)
+    in_blocks = any(isinstance(formats(name), (Nf4Format, BlockFormat)) for name in checkpoint.names())
+    rows = COMPENSATED_ROWS if in_blocks else ROWS
+    observe_inputs(checkpoint, role, examples, tuner.visit, rows=rows, progress=progress)
     tuner.finish()
     return tuner.found
 
@@ -65,9 +71,12 @@ def format_of(linear: LinearFormat, weight: str) -> LinearFormat:
 class _Tuner:
     """Collects the layers of one input, and decides when another input begins."""
 
-    def __init__(self, checkpoint: Checkpoint, formats: Callable[[str], LinearFormat | None]) -> None:
+    def __init__(
+        self, checkpoint: Checkpoint, formats: Callable[[str], LinearFormat | None], spool: IO[bytes]
+    ) -> None:
         self._checkpoint = checkpoint
         self._formats = formats
+        self._spool = spool
         self._group = ""
         self._inputs: LayerInputs | None = None
         self._members: list[str] = []
@@ -78,7 +87,10 @@ class _Tuner:
         if group != self._group:
             self.finish()
             self._group = group
-        if self._formats(name) is not None:
+        linear = self._formats(name)
+        if isinstance(linear, (Nf4Format, BlockFormat)):
+            self.found[name] = Tuning(group, packed=self._kept(self._compensated(name, linear, inputs)))
+        elif linear is not None:
             self._members.append(name)
             self._inputs = inputs
 
@@ -102,18 +114,14 @@ class _Tuner:
             return
         choice = smoothing.choose(
             [self._some_rows(name) for name in names],
-            inputs.rows,
+            inputs.rows[:: max(1, len(inputs.rows) // ROWS)],
             self._candidates(first, names, inputs),
             rounded,
         )
-        mean_square = inputs.mean_square
-        if choice.divisor is not None:
-            mean_square = np.divide(mean_square, np.square(choice.divisor), dtype=np.float32)
         for name in names:
             self.found[name] = Tuning(
                 group=self._group,
                 divisor=choice.divisor,
-                mean_square=None if isinstance(first, (Int8Format, QdqFormat)) else mean_square,
                 absmax=float(np.max(inputs.absmax / (1 if choice.divisor is None else choice.divisor))),
             )
 
@@ -123,12 +131,36 @@ class _Tuner:
         if isinstance(linear, QdqFormat):
             # A divisor magnifies channels that calibration saw little of, and a static scale clips them.
             return []
-        if not isinstance(linear, Int8Format):
-            divide = partial(smoothing.salience_divisor, inputs.mean_square)
-            return [(strength, divide(strength)) for strength in smoothing.SALIENCE_STRENGTHS]
         largest = np.maximum.reduce([self._column_absmax(name) for name in names])
         spread = partial(smoothing.outlier_divisor, inputs.absmax, largest)
         return [(strength, spread(strength)) for strength in smoothing.OUTLIER_STRENGTHS]
+
+    def _compensated(self, name: str, linear: Nf4Format | BlockFormat, inputs: LayerInputs) -> Packed:
+        """Codes and block scales of a weight, rounded with its inputs in view."""
+        stored = self._checkpoint.stored(name)
+        weight = stored.float32().reshape(stored.shape[0], _columns(stored.shape))
+        if isinstance(linear, Nf4Format):
+            flat = compensation.nf4_weight(weight, inputs.rows)
+            return flat.codes, flat.absmax
+        blocks = compensation.block_weight(weight, inputs.rows, bits=linear.bits, block=linear.block)
+        return blocks.codes, blocks.scales
+
+    def _kept(self, packed: Packed) -> Callable[[], Packed]:
+        """Store codes and scales in the spool; what reads them back."""
+        place = self._spool.seek(0, 2)
+        codes, scales = (np.ascontiguousarray(one) for one in packed)
+        self._spool.write(codes.data)
+        self._spool.write(scales.data)
+        code_shape, scale_shape = codes.shape, scales.shape
+
+        def read() -> Packed:
+            self._spool.seek(place)
+            return (
+                np.frombuffer(self._spool.read(math.prod(code_shape)), np.uint8).reshape(code_shape),
+                np.frombuffer(self._spool.read(4 * math.prod(scale_shape)), np.float32).reshape(scale_shape),
+            )
+
+        return read
 
     def _some_rows(self, name: str) -> Floats:
         stored = self._checkpoint.stored(name)
@@ -155,11 +187,6 @@ def _rounded_product(linear: LinearFormat) -> smoothing.RoundedProduct | None:
         return lambda w, x: int8.product(x, int8.quantize_weight(w, reduce_range=reduced), fine=fine)
     if isinstance(linear, QdqFormat):
         return static_int8.product
-    if isinstance(linear, Nf4Format):
-        return lambda w, x: x @ nf4.dequantize(nf4.quantize(w)).T
-    if isinstance(linear, BlockFormat):
-        bits, block = linear.bits, linear.block
-        return lambda w, x: x @ blockwise.dequantize(blockwise.quantize(w, bits=bits, block=block)).T
     return None
 
 

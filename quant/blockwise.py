@@ -88,6 +88,14 @@ def quantize(weight: NDArray[np.floating], *, bits: Bits, block: int, scales: Fl
     return Blocks(codes, kept, bits, block, columns)
 
 
+def rounded(values: Floats, scales: Floats, *, bits: Bits) -> Floats:
+    """What values would be stored as under these scales, one for each: float32 of the same shape."""
+    zero = 2 ** (bits - 1)
+    steps = np.rint(values / np.where(scales == 0, np.float32(1), scales))
+    nearest: Floats = np.clip(steps, -zero, zero - 1) * scales
+    return nearest
+
+
 def dequantize(packed: Blocks) -> Floats:
     """The weight that the codes stand for, float32 [rows, columns]."""
     rows, count, _ = packed.codes.shape

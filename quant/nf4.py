@@ -119,6 +119,13 @@ def dequantize(packed: Nf4) -> Floats:
     return values.reshape(packed.shape)
 
 
+def rounded(values: Floats, scales: Floats) -> Floats:
+    """What values would be stored as under these scales, one for each: float32 of the same shape."""
+    scaled = np.divide(values, np.maximum(scales, _SMALLEST), dtype=np.float32)
+    nearest: Floats = LEVELS[_nearest(scaled)] * scales
+    return nearest
+
+
 def pack_scales(absmax: Floats) -> PackedScales:
     """Quantize block scales to 8 bits, as bitsandbytes does with `compress_statistics`."""
     offset = absmax.mean(dtype=np.float32)

@@ -1,12 +1,9 @@
 """Channel smoothing: move what makes activations hard to round into the weights, where it is easier.
 
 A product x W^T is unchanged when each input channel is divided by a number and the weight's column multiplied
-by it. Two choices of the numbers:
-
-    outlier_divisor    max|x|^a / max|w|^(1 - a): equal outliers on both sides (SmoothQuant, arXiv:2211.10438)
-    salience_divisor   mean|x|^a: columns that matter get finer steps (AWQ, arXiv:2306.00978)
-
-and `choose` takes the exponent with the smallest error of the rounded product on real inputs.
+by it. `outlier_divisor` spreads outliers over both sides, max|x|^a / max|w|^(1 - a) (SmoothQuant,
+arXiv:2211.10438), and `choose` takes the exponent with the smallest error of the rounded product on real
+inputs.
 
 Arrays in, arrays out: no file, no graph, no model.
 """
@@ -24,7 +21,6 @@ Floats = NDArray[np.float32]
 RoundedProduct = Callable[[Floats, Floats], Floats]
 
 OUTLIER_STRENGTHS = (0.35, 0.5, 0.65, 0.8)
-SALIENCE_STRENGTHS = (0.1, 0.2, 0.35, 0.5, 0.7)
 # A divisor costs a product a channel at run time, so it must be worth it: error against that without one.
 _WORTHWHILE = 0.95
 _SMALLEST = np.float32(1e-5)
@@ -47,13 +43,6 @@ def outlier_divisor(absmax: Floats, weight_absmax: Floats, strength: float) -> F
     x = np.maximum(absmax, _SMALLEST)
     w = np.maximum(weight_absmax, _SMALLEST)
     return _normalised(x**strength / w ** (1 - strength), absmax)
-
-
-def salience_divisor(mean_square: Floats, strength: float) -> Floats:
-    """Divisors [K] from the mean square of each input channel."""
-    x = np.sqrt(np.maximum(mean_square, _SMALLEST**2))
-    # Inputs are divided, so the columns that large inputs meet are multiplied, and rounded more finely.
-    return _normalised(x**strength, mean_square)
 
 
 def choose(

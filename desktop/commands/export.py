@@ -138,7 +138,7 @@ def export(
     examples = None
     if calibrate is not None:
         recipe = recipe.tuning_to_pictures()
-        examples = folder_examples(paths.absolute(calibrate))
+        examples = folder_examples(paths.absolute(calibrate), recipe.pictures)
     start = time.monotonic()
     with progress_view() as view:
         if tensorrt and _is_bundle(models, folder):
