@@ -17,6 +17,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import StoppedError
 from .bundle import Bundle
 from .session import Array, Engine, Interruptible, Interruption, Rows, Session
 
@@ -37,6 +38,7 @@ class Precedence:
         self._searches = 0
         self._ended_at = -quiet_s
         self._runs: set[Interruption] = set()
+        self._is_ended = False
 
     @property
     def is_searching(self) -> bool:
@@ -59,6 +61,20 @@ class Precedence:
                 self._ended_at = time.monotonic()
                 self._changed.notify_all()
 
+    @property
+    def is_ended(self) -> bool:
+        """Whether there shall be no more work in the background."""
+        return self._is_ended
+
+    def end(self) -> None:
+        """End work in the background for good: every run of it, now or later, raises StoppedError."""
+        with self._changed:
+            self._is_ended = True
+            runs = tuple(self._runs)
+            self._changed.notify_all()
+        for run in runs:
+            run.set()
+
     def give_way(self, *, since: float | None = None, stop: threading.Event | None = None) -> bool:
         """Wait until no search is going on; returns whether that is so, and not that it took too long.
 
@@ -66,7 +82,9 @@ class Precedence:
         """
         until = (time.monotonic() if since is None else since) + self._longest_wait_s
         with self._changed:
-            while (now := time.monotonic()) < until and not (stop is not None and stop.is_set()):
+            while (now := time.monotonic()) < until and not self._is_ended:
+                if stop is not None and stop.is_set():
+                    break
                 if self._searches:
                     self._changed.wait(min(until - now, 0.2))
                 elif (quiet := self._ended_at + self._quiet_s - now) > 0:
@@ -81,7 +99,7 @@ class Precedence:
         run = Interruption()
         with self._changed:
             self._runs.add(run)
-            is_late = self._searches > 0
+            is_late = self._searches > 0 or self._is_ended
         if is_late:
             run.set()
         try:
@@ -141,4 +159,6 @@ class _YieldingSession:
                 outputs = self._session.run_until(interruption, feeds)
             if outputs is not None:
                 return outputs
+        if self._precedence.is_ended:
+            raise StoppedError("Indexing was stopped; what was written is kept.")
         return self._session.run(feeds)

@@ -234,12 +234,17 @@ class Jobs:
                 self._wanted.named.pop(gone, None)
         return removed
 
-    def close(self) -> None:
-        """End the run that is going on and wait for it; what it has written is kept."""
+    def end(self) -> None:
+        """Let the run that is going on come to its end, and begin no other; does not wait for it."""
         with self._changes:
             self._is_closing = True
             self._stop.set()
             self._changes.notify_all()
+        self._library.precedence.end()
+
+    def close(self) -> None:
+        """End the run that is going on and wait for it; what it has written is kept."""
+        self.end()
         if self._thread.is_alive():
             self._thread.join()
 

@@ -26,7 +26,7 @@ class Keeper:
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
 
-    def start(self) -> None:
+    def open(self) -> None:
         """Begin to look after the models."""
         if self._ttl_s > 0:
             self._thread.start()

@@ -29,7 +29,8 @@ class ServerSettings:
     `max_waiting` wait for their turn; further ones are told to come again. `allow_remote_urls`: whether
     inputs of the `/v1` routes may be fetched from elsewhere; `allow_local_paths`: whether they may be files
     below indexed folders. `page`: the folder of the page's files; None serves none. `allowed_hosts`: further
-    names that this server is known by, without a port.
+    names that this server is known by, without a port. `can_pick_folder`: whether the window around the page
+    has a way to choose a folder.
     """
 
     library: Path
@@ -48,6 +49,7 @@ class ServerSettings:
     allow_local_paths: bool = False
     page: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
+    can_pick_folder: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65_535:

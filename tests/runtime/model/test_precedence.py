@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from qvl_local.runtime import Embedder
-from qvl_local.runtime.errors import ModelError
+from qvl_local.runtime.errors import ModelError, StoppedError
 from qvl_local.runtime.model.ort_session import OrtSession
 from qvl_local.runtime.model.precedence import Precedence
 from qvl_local.runtime.model.session import Array, Interruption
@@ -98,6 +98,17 @@ def test_work_gets_on_under_searches_without_end(
     precedence = Precedence(longest_wait_s=0.05)
     with precedence.searching():
         assert np.array_equal(embedder.behind(precedence).embed(photos), embedder.embed(photos))
+
+
+def test_work_that_is_ended_waits_for_nothing(
+    embedder: Embedder, photos: list[dict[str, NDArray[np.uint8]]]
+) -> None:
+    precedence = Precedence(longest_wait_s=PATIENCE_S)
+    threading.Timer(0.2, precedence.end).start()
+    with precedence.searching(), pytest.raises(StoppedError):
+        embedder.behind(precedence).embed(photos)
+    with pytest.raises(StoppedError):
+        embedder.behind(precedence).embed(photos)
 
 
 def test_waiting_ends_when_the_work_is_stopped() -> None:
