@@ -44,7 +44,7 @@ def why_nothing(library: Library, result: SearchResult, filters: Filters) -> str
         return f"The library is empty. Index something first: qvl-local index PATH --library {folder}"
     if filters == Filters():
         return "The library holds nothing else to compare with."
-    if filters.under is not None and not library.knows(filters.under):
+    if isinstance(filters.under, str) and not library.knows(filters.under):
         if not Path(filters.under).exists():
             return f"--under {filters.under}: no such folder, and the library knows nothing there."
         under = in_terms_of(filters.under, status.folders)

@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, LibraryError, StoppedError
+from ..errors import InputError, LibraryError, MediaError, StoppedError
 from .home import DATABASE
 from .models import Models, ModelState
 from .previews import PREVIEWS, Previews
 from .query import checked_query, fitted
-from .records import Failure, Filters, IndexReport, SearchResult
+from .query_memory import QueryMemory, key_of
+from .records import Candidate, Failure, Filters, Folder, IndexReport, MediaItem, SearchResult
 from .renewal import is_filled, switch
 from .roots import absolute
 from .running import Asked, Running, check_comparable, identity_of, lasting_name
@@ -72,6 +73,7 @@ class Library:
         self._previews_identity: tuple[int, int] | None = None
         self._precedence: Precedence | None = None
         self._models = Models(self._running, progress=progress)
+        self._queries = QueryMemory()
 
     @classmethod
     def open(
@@ -246,7 +248,7 @@ class Library:
         """
         top = rerank_top if rerank else 0
         found = self.find(query, image=image, limit=limit, filters=filters, top=top, dims=dims)
-        return self.rerank(found, image=image) if top else found.result()
+        return self.rerank(found) if top else found.result()
 
     def find(
         self,
@@ -268,8 +270,48 @@ class Library:
             given["image"] = image
         return self._find(given, query=text, limit=limit, filters=filters, top=top, dims=dims)
 
-    def rerank(self, found: Found, *, image: str | Path | NDArray[np.uint8] | None = None) -> SearchResult:
-        """The slow step of `search`: let the reranker read the best of `found`. `image` as given to `find`.
+    def find_like(
+        self,
+        media_id: int,
+        query: str | None = None,
+        *,
+        limit: int = 20,
+        filters: Filters | None = None,
+        top: int = RERANKED,
+        dims: int | None = None,
+    ) -> Found:
+        """What resembles an item of the library, or would with the words of `query` added; it is left out.
+
+        Without words it costs no model run, and there is nothing to rerank.
+
+        Raises:
+            InputError: there is no such item, or as for `find`.
+            MediaError: words are to be added, and there is nothing to see of the item any more.
+        """
+        from .documents import document
+
+        store = self._reader()
+        item, vectors = store.media(media_id), store.vectors(media_id)
+        if item is None or not len(vectors):
+            raise InputError(f"There is no item {media_id} to compare with.")
+        text = None if query is None or not query.strip() else checked_query(query, has_image=True)
+        if text is None:
+            mean = _narrowed(vectors.mean(axis=0), dims)
+            return find(store, mean, limit=limit, filters=filters, top=0, exclude=media_id)
+        segments = store.segments(media_id)
+        with self._models.use():
+            budget = self._models.embedder(wait=False).budget
+            middle = Candidate(item, segments[len(segments) // 2], 1.0)
+            shown = document(middle, self._pictures(), budget)
+            if shown is None:
+                raise MediaError(item.path, "it cannot be read any more, and there is no preview of it")
+            given = {"text": text, "instruction": QUERY_INSTRUCTION, **shown}
+            return self._find(
+                given, query=text, limit=limit, filters=filters, top=top, dims=dims, exclude=media_id
+            )
+
+    def rerank(self, found: Found) -> SearchResult:
+        """The slow step of `search`: let the reranker read the best of `found`.
 
         An item that can neither be read nor seen in the previews keeps the embedder's score.
         """
@@ -279,8 +321,7 @@ class Library:
         with models.use(), self.precedence.searching():
             reranker = models.reranker(wait=False)
             query: dict[str, Any] = {} if found.query is None else {"text": found.query}
-            if image is not None:
-                query["image"] = image
+            query |= found.shown
             weight = reranker.fusion.get("cosine_weight", DEFAULT_FUSION_WEIGHT)
             pictures = self._pictures()
             return rerank(found, lambda best: logits(reranker, query, best, previews=pictures), weight=weight)
@@ -307,11 +348,7 @@ class Library:
             key = "video" if kind_by_extension(full) == "video" else "image"
             found = self._find({key: full}, query=None, limit=limit, filters=filters, top=0, dims=dims)
             return found.result()
-        mean = vectors.mean(axis=0)
-        if dims is not None:
-            if not 0 < dims <= len(mean):
-                raise InputError(f"dims must be a whole number from 1 to {len(mean)}, not {dims!r}.")
-            mean = mean[:dims]
+        mean = _narrowed(vectors.mean(axis=0), dims)
         return find(store, mean, limit=limit, filters=filters, top=0, exclude=item.id).result()
 
     def embedder(self) -> Embedder:
@@ -371,6 +408,10 @@ class Library:
         """What the library holds."""
         return library_status(self._reader())
 
+    def folders(self) -> tuple[Folder, ...]:
+        """The roots: folders that were indexed as a whole, and folders of single files."""
+        return self._reader().folders()
+
     def failures(self) -> tuple[Failure, ...]:
         """The files in quarantine and why, by path."""
         return self._reader().failures()
@@ -378,6 +419,10 @@ class Library:
     def knows(self, path: str | Path) -> bool:
         """Whether the library knows a file at `path` or below, on disk or gone, also in quarantine."""
         return self._reader().knows(absolute(path))
+
+    def media(self, media_id: int) -> MediaItem | None:
+        """What the library knows about an item, None when there is none of this id."""
+        return self._reader().media(media_id)
 
     def thumbnail(self, media_id: int) -> bytes | None:
         """A small JPEG of an item, None when there is none."""
@@ -437,6 +482,7 @@ class Library:
         filters: Filters | None,
         top: int,
         dims: int | None,
+        exclude: int | None = None,
     ) -> Found:
         store = self._reader()
         space = store.active_space()
@@ -457,11 +503,25 @@ class Library:
                 given = {**given, "image": fitted(given["image"], embedder.budget)}
             if top:
                 models.load_reranker_ahead()  # the last thing before the work: an error must not wait for it
-            with models.first_run():
-                (vector,) = embedder.embed([given], dims=width)
+            key = key_of(given, space_id=space.id, dims=width)
+            vector = None if key is None else self._queries.get(key)
+            if vector is None:
+                with models.first_run():
+                    (vector,) = embedder.embed([given], dims=width)
+                if key is not None:
+                    self._queries.put(key, vector)
             done = time.perf_counter()
-            timings = {"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000}
-            return find(store, vector, limit=limit, filters=filters, top=top, query=query, timings_ms=timings)
+            return find(
+                store,
+                vector,
+                limit=limit,
+                filters=filters,
+                top=top,
+                query=query,
+                exclude=exclude,
+                timings_ms={"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000},
+                shown={name: given[name] for name in ("image", "video") if name in given},
+            )
 
     def _embed_behind(self, models: Models, embedder: Embedder, *, is_background: bool) -> Embed:
         """How an indexing run embeds: behind searches, and in a thread that others go before."""
@@ -480,6 +540,15 @@ class Library:
                 return behind.embed(inputs, dims=behind.max_dims)
 
         return embed
+
+
+def _narrowed(vector: NDArray[np.float32], dims: int | None) -> NDArray[np.float32]:
+    """The first `dims` components of a stored vector, float32 [d]."""
+    if dims is None:
+        return vector
+    if not 0 < dims <= len(vector):
+        raise InputError(f"dims must be a whole number from 1 to {len(vector)}, not {dims!r}.")
+    return vector[:dims]
 
 
 def _identity_of(file: Path) -> tuple[int, int] | None:

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,13 +30,19 @@ RERANKED = 20
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What the vector search brought: enough candidates for the reranker and for the page."""
+    """What the vector search brought: enough candidates for the reranker and for the page.
+
+    `vector`: what was searched by, float32 [d]. `shown`: the picture or video of the query, if there is one,
+    as an input of the models.
+    """
 
     query: str | None
     candidates: tuple[Candidate, ...]
     limit: int
     top: int
     timings_ms: Mapping[str, float]
+    vector: NDArray[np.float32] = field(compare=False, repr=False)
+    shown: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def result(self) -> SearchResult:
         """The hits in the embedder's order."""
@@ -53,19 +60,21 @@ def find(
     space: Space | None = None,
     exclude: int | None = None,
     timings_ms: Mapping[str, float] | None = None,
+    shown: Mapping[str, Any] | None = None,
 ) -> Found:
     """The fast step. `vector`: float32 [d], full width or an MRL prefix.
 
     `limit` hits will be shown, the first `top` may be reranked. `exclude` is a media id that shall not appear
     (the item itself, in a search for similar ones). `timings_ms` of earlier steps, such as "embed", are kept.
-    Adds "search". Raises InputError for a limit below 1, and as `Store.nearest`.
+    `shown` as in `Found`. Adds "search". Raises InputError for a limit below 1, and as `Store.nearest`.
     """
     check_limit(limit, top)
     start = time.perf_counter()
     wanted = max(limit, top)
     candidates = store.nearest(vector, limit=wanted + (exclude is not None), filters=filters, space=space)
     candidates = tuple(c for c in candidates if c.item.id != exclude)[:wanted]
-    return Found(query, candidates, limit, top, {**(timings_ms or {}), "search": _ms_since(start)})
+    timings = {**(timings_ms or {}), "search": _ms_since(start)}
+    return Found(query, candidates, limit, top, timings, vector, shown or {})
 
 
 def check_limit(limit: int, top: int) -> None:

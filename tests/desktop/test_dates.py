@@ -1,8 +1,9 @@
 from datetime import datetime
 
 import pytest
-from qvl_local.desktop.dates import date_range, parse_date
+from qvl_local.desktop.dates import date_range
 from qvl_local.runtime.errors import InputError
+from qvl_local.runtime.library.dates import parse_date
 
 
 @pytest.mark.parametrize(
