@@ -69,6 +69,8 @@ def _run_piece(
 
     settings = onnxruntime.SessionOptions()
     settings.log_severity_level = 3
+    # An arena keeps what the largest node took, a widened weight for one.
+    settings.enable_cpu_mem_arena = False
     settings.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(folder.absolute())
     )
