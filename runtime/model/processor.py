@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from .video import LIST_FPS, VideoFrames, fit_frames, from_list, read_video, thi
 
 # Limits of the official embedding and reranking code, in tokens.
 MAX_TOKENS: dict[Role, int] = {"embedder": 8192, "reranker": 10240}
+
+_TEXTS_KEPT = 16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,6 +115,8 @@ class Processor:
         self._template = load_template(folder, frames=frames)
         limit = min(MAX_TOKENS[role], config.text.max_positions)
         self._tokenizer = PromptTokenizer(folder, config, role=role, max_tokens=limit)
+        # Documents without words make one text as long as they are of one size: a reranker's photos.
+        self._tokens = lru_cache(maxsize=_TEXTS_KEPT)(self._new_tokens)
 
     @property
     def template(self) -> ChatTemplate:
@@ -159,15 +164,20 @@ class Processor:
 
     def _prompt(self, messages: Sequence[Message], visions: Sequence[Vision]) -> Prompt:
         text = self._expand(self._template.render(messages), visions)
+        grids = tuple(grid for vision in visions for grid in [self._grid(vision)] * len(vision.frames))
+        ids, positions, is_visual = self._tokens(text, grids)
+        return Prompt(ids=ids, positions=positions, is_visual=is_visual, visions=tuple(visions))
+
+    def _new_tokens(
+        self, text: str, grids: tuple[tuple[int, int], ...]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids, positions and visual places of a whole prompt. Prompts share them: they cannot be written."""
         ids = np.asarray(self._tokenizer.encode(text), dtype=np.int64)
         is_visual = (ids == self._config.image_token_id) | (ids == self._config.video_token_id)
-        grids = [grid for vision in visions for grid in [self._grid(vision)] * len(vision.frames)]
-        return Prompt(
-            ids=ids,
-            positions=token_positions(is_visual, grids),
-            is_visual=is_visual,
-            visions=tuple(visions),
-        )
+        positions = token_positions(is_visual, grids)
+        for shared in (ids, positions, is_visual):
+            shared.flags.writeable = False
+        return ids, positions, is_visual
 
     def _expand(self, text: str, visions: Sequence[Vision]) -> str:
         """Replace each vision placeholder by as many tokens as its features take.

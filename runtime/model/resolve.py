@@ -13,8 +13,9 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -224,12 +225,14 @@ def export_once(
 
 def _tiny() -> dict[Role, Checkpoint]:
     """The pair that the package carries."""
-    try:
-        root = Path(str(resources.files(_TINY_PACKAGE)))
-    except ModuleNotFoundError:
+    package = None
+    with suppress(ModuleNotFoundError):  # the package around it is missing, too
+        package = find_spec(_TINY_PACKAGE)
+    if package is None or package.origin is None:
         raise ModelNotFoundError(
             "tiny: this installation lacks the model that comes with it. Install again: pip install qvl-local"
-        ) from None
+        )
+    root = Path(package.origin).parent
     found: dict[Role, Checkpoint] = {
         role: Checkpoint(path=root / name, name=f"{TINY}/{name}")
         for role, name in _ROLE_FOLDERS.items()

@@ -45,7 +45,8 @@ def run(script: str, *arguments: object, unprivileged: bool = False) -> dict[str
             "source = next(Path(sqlite_vec.__file__).parent.glob('vec0.*'))\n"
             "place = Path(tempfile.mkdtemp()); place.chmod(0o755)\n"
             "shutil.copy(source, place)\n"
-            "sqlite_vec.loadable_path = lambda: str(place / 'vec0')\n"
+            "from qvl_local.runtime.library import connection\n"
+            "connection.vector_extension = lambda: str(place / 'vec0')\n"
             f"os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY})\n"
         )
     done = subprocess.run(
