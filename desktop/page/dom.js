@@ -47,19 +47,21 @@ export function button(name, label, onclick, { bare = false, ...props } = {}) {
 /** @param {string} id @returns {any} */
 export const byId = (id) => document.getElementById(id);
 
+// What lies outside a modal dialog is inert, and is not read aloud.
+const front = () => [...document.querySelectorAll("dialog[open]")].pop() ?? document.body;
+
 /** Say something to people who do not see the page. */
 export function announce(text) {
+  front().append(byId("live"));
   byId("live").textContent = text;
 }
 
 let toastTimer = 0;
 
-/** A short notice at the foot of the page; goes by itself. Inside a dialog that covers the page as well. */
+/** A short notice at the foot of the page, or of the dialog that covers it; goes by itself. */
 export function toast(text) {
-  const open = [...document.querySelectorAll("dialog[open]")].pop();
   const box = byId("toast");
-  // What lies outside a modal dialog is inert, and is not read aloud.
-  (open ?? document.body).append(box);
+  front().append(box);
   box.textContent = text;
   box.classList.add("on");
   clearTimeout(toastTimer);
@@ -73,7 +75,7 @@ export async function copyText(text, said) {
   } catch {
     // Without leave, or on a plain-http address of another machine, there is only the old way.
     const area = h("textarea", { class: "hidden", "aria-hidden": "true", value: text });
-    ([...document.querySelectorAll("dialog[open]")].pop() ?? document.body).append(area);
+    front().append(area);
     area.select();
     document.execCommand("copy");
     area.remove();
@@ -81,15 +83,29 @@ export async function copyText(text, said) {
   toast(said);
 }
 
-/** A modal dialog that goes away when it is closed. Returns it open. */
-export function dialog(props, ...children) {
-  const box = h("dialog", props, ...children);
+/** Have the buttons of `root` do what their data-act names. */
+export function wire(root, acts) {
+  for (const one of root.querySelectorAll("[data-act]")) one.addEventListener("click", acts[one.dataset.act]);
+  return root;
+}
+
+/** A copy of a template of index.html, its buttons wired. */
+export function copyOf(id, acts = {}) {
+  return wire(byId(id).content.firstElementChild.cloneNode(true), acts);
+}
+
+/** The parts of `root` that selectors name. */
+export const partsOf = (root, ...selectors) => selectors.map((selector) => root.querySelector(selector));
+
+/** A modal dialog of a template, open; it goes away when it is closed. */
+export function dialog(id, acts = {}) {
+  const box = copyOf(id, { close: () => box.close(), ...acts });
   box.addEventListener("close", () => {
-    document.body.append(byId("toast"));
+    document.body.append(byId("toast"), byId("live"));
     box.remove();
   });
   // A press on the backdrop is a press on the dialog itself, beside all of its content.
-  box.addEventListener("mousedown", (event) => event.target === box && box.close());
+  box.addEventListener("mousedown", (event) => event.target === box && box.requestClose?.());
   document.body.append(box);
   box.showModal();
   return box;

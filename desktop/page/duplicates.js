@@ -97,11 +97,8 @@ export class Duplicates {
 
 /** Side by side, at full size. `kept` is called with the one that was chosen. */
 function compare(items, kept) {
-  const box = dialog(
-    { class: "compare", "aria-label": "Compare" },
-    h("header", {}, h("h2", {}, "Compare"), button("close", "Close", () => box.close(), { bare: true })),
-    h("div", {}, ...items.map((item) => figure(item))),
-  );
+  const box = dialog("compare");
+  box.lastElementChild.append(...items.map(figure));
   function figure(item) {
     const take = () => {
       box.close();

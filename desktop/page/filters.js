@@ -1,7 +1,7 @@
 /** The row of filters: what kind, when, where, in which folder, by which camera. */
 
 import { get, thumbUrl } from "./api.js";
-import { byId, h, icon } from "./dom.js";
+import { byId, h } from "./dom.js";
 import { coordinates, count, plural } from "./format.js";
 import { histogram, rangeName } from "./histogram.js";
 import { filtersOf, go, isFiltered, noFilters, place, watch } from "./state.js";
@@ -10,47 +10,40 @@ const DISTANCES = [1, 5, 20, 100, 500]; // km
 
 export function filterBar(live) {
   const bar = byId("filters");
-  const names = new Map();
-  const kinds = ["", "photo", "video"].map((kind, index) =>
-    h("button", { type: "button", onclick: () => go({ kind, view: "" }) }, ["All", "Photos", "Videos"][index]),
-  );
-  const menus = [
-    menu("calendar", "Date", ["after", "before"], dateMenu),
-    menu("pin", "Place", ["near"], placeMenu),
-    menu("folder", "Folder", ["under"], (facets) => folderMenu(facets, names)),
-    menu("camera", "Camera", ["camera"], cameraMenu),
+  const names = new Map(); // of folders, by id, as they are met
+  const kinds = [...bar.querySelectorAll(".segments button")];
+  const [date, near, folder, camera] = [
+    menu("Date", ["after", "before"], dateMenu),
+    menu("Place", ["near"], placeMenu),
+    menu("Folder", ["under"], (facets) => folderMenu(facets, names)),
+    menu("Camera", ["camera"], cameraMenu),
   ];
-  const clear = h("button", { class: "link", type: "button", onclick: () => go(noFilters()) }, "Clear filters");
-  bar.append(h("div", { class: "segments", role: "group", "aria-label": "Kind" }, ...kinds));
-  for (const { opener, box } of menus) bar.append(opener, box);
-  bar.append(clear);
+  for (const one of kinds) one.addEventListener("click", () => go({ kind: one.value, view: "" }));
+  byId("clear-filters").addEventListener("click", () => go(noFilters()));
 
-  const show = async (now) => {
+  const show = (now) => {
     bar.hidden = Boolean(now.page) || live.status?.items === 0;
-    kinds.forEach((one, index) => one.setAttribute("aria-pressed", now.kind === ["", "photo", "video"][index]));
-    clear.hidden = !isFiltered(now);
-    const [date, near, folder, camera] = menus;
-    date.label(rangeName(now.after, now.before));
-    near.label(now.near && `Within ${now.near.split(",")[2]} km`);
-    camera.label(now.camera.join(", "));
-    folder.label(now.under.map((id) => names.get(id) ?? "1 folder").join(", "));
+    for (const one of kinds) one.setAttribute("aria-pressed", now.kind === one.value);
+    byId("clear-filters").hidden = !isFiltered(now);
+    date(rangeName(now.after, now.before));
+    near(now.near && `Within ${now.near.split(",")[2]} km`);
+    camera(now.camera.join(", "));
+    folder(now.under.map((id) => names.get(id) ?? "1 folder").join(", "));
   };
   watch(show);
   live.addEventListener("status", () => show(place()));
   show(place());
 }
 
-/** A button and the box that it opens. `own`: its filters, which do not narrow what it offers. */
-function menu(symbol, name, own, fill) {
-  const id = `menu-${name.toLowerCase()}`;
-  const text = h("span", {}, name);
-  const opener = h("button", { class: "pill", type: "button", "aria-haspopup": "dialog" }, icon(symbol), text, icon("down"));
-  const box = h("div", { class: "menu", id, popover: "auto", role: "dialog", "aria-label": name });
-  opener.popoverTargetElement = box;
+/**
+ * What a button of the bar opens. `own`: its filters, which do not narrow what it offers. Returns a function that
+ * labels the button with its filters' value.
+ */
+function menu(name, own, fill) {
+  const box = byId(`menu-${name.toLowerCase()}`);
+  const opener = box.previousElementSibling;
   box.addEventListener("toggle", async (event) => {
-    const isOpen = event.newState === "open";
-    opener.setAttribute("aria-expanded", isOpen);
-    if (!isOpen) return box.replaceChildren();
+    if (event.newState !== "open") return box.replaceChildren();
     box.replaceChildren(h("p", { class: "quiet" }, "One moment …"));
     put(box, opener);
     try {
@@ -62,12 +55,11 @@ function menu(symbol, name, own, fill) {
     put(box, opener);
     return box.querySelector("button, input, select, [tabindex]")?.focus({ preventScroll: true });
   });
-  const label = (value) => {
-    text.textContent = value || name;
+  return (value) => {
+    opener.querySelector("span").textContent = value || name;
     opener.classList.toggle("on", Boolean(value));
     opener.setAttribute("aria-label", value ? `${name}: ${value}` : name);
   };
-  return { opener, box, label };
 }
 
 /** Below its opener, and inside the window. */

@@ -1,61 +1,59 @@
 /** Folders of the library: listed, added, forgotten. Forgetting never touches a file. */
 
 import { get, send } from "./api.js";
-import { button, h, icon, toast } from "./dom.js";
+import { button, copyOf, h, icon, partsOf, toast } from "./dom.js";
 import { plural } from "./format.js";
 
-/** A form that adds a folder. `added` is called after. The server suggests places and may offer its own dialog. */
-export function folderForm(live, added) {
-  const input = h("input", {
-    name: "path", "aria-label": "Folder to add", placeholder: "Path of a folder, such as ~/Pictures", autocomplete: "off", spellcheck: false, required: true,
-  });
-  const problem = h("p", { class: "problem", role: "alert" });
-  const places = h("span", { class: "row", "aria-label": "Suggestions", role: "group", hidden: true });
-  const add = async (path) => {
+/** A form that adds a folder: typed, found by looking around, or chosen in the window's own dialog. */
+export function folderForm(added) {
+  const form = copyOf("folder-form");
+  const [around, input, problem] = partsOf(form, ".row", "input", ".problem");
+  const host = window.pywebview?.api;
+
+  const attempt = async (act) => {
     problem.textContent = "";
     try {
-      await send("POST", "api/folders", { path });
+      await act();
+    } catch (error) {
+      problem.textContent = error.message;
+    }
+  };
+  const add = (folder) =>
+    attempt(async () => {
+      await send("POST", "api/folders", folder);
       input.value = "";
-      toast("Added. Its pictures appear here as they are read.");
+      toast("Added. Its pictures appear as they are read.");
+      look([]);
       added();
-    } catch (error) {
-      input.value = path;
-      problem.textContent = error.message;
-    }
-  };
-  const choose = async () => {
-    try {
-      const { path } = (await send("POST", "api/pick-folder")) ?? {};
-      if (path) await add(path);
-    } catch (error) {
-      problem.textContent = error.message;
-    }
-  };
-  const form = h(
-    "form",
-    {
-      class: "add",
-      onsubmit: (event) => {
-        event.preventDefault();
-        add(input.value.trim());
-      },
-    },
-    h("div", {}, input, h("button", { class: "button main", type: "submit" }, icon("plus"), h("span", {}, "Add folder"))),
-    h("p", { class: "row" }, live.status?.can_pick_folder && button("folder", "Choose a folder …", choose), places),
-    problem,
-  );
-  suggest(places, add);
+    });
+  const choose = () =>
+    attempt(async () => {
+      const path = await host.pick_folder();
+      if (path) await add({ path });
+    });
+  /** Show the folders below the last of `trail`; where looking begins when it is empty. */
+  const look = (trail) =>
+    attempt(async () => {
+      const here = trail.at(-1);
+      const { places } = await get(`api/places${here ? `/${here.id}` : ""}`);
+      const had = around.contains(document.activeElement);
+      around.replaceChildren(
+        ...(here
+          ? [
+              button("left", "Back", () => look(trail.slice(0, -1)), { bare: true }),
+              button("plus", `Add “${here.name}”`, () => add({ place: here.id }), { class: "button main", title: here.path }),
+            ]
+          : [host && button("folder", "Choose a folder …", choose)].filter(Boolean)),
+        ...places.map((place) => button("folder", place.name, () => look([...trail, place]), { title: place.path })),
+      );
+      if (had) around.querySelector(".main, button")?.focus();
+    });
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    add({ path: input.value.trim() });
+  });
+  look([]);
   return form;
-}
-
-async function suggest(box, add) {
-  try {
-    const { places } = await get("api/places");
-    box.replaceChildren(...places.map(({ name, path }) => button("folder", name, () => add(path), { title: path })));
-    box.hidden = !places.length;
-  } catch {
-    // then one types
-  }
 }
 
 /** The folders of the library, each with a way to forget it. */
@@ -65,31 +63,29 @@ export async function folderList(changed) {
   return [h("ul", { class: "folders" }, ...folders.map((folder) => line(folder, changed)))];
 }
 
-function line(folder, changed) {
+function line({ id, name, path, items, available, note }, changed) {
   const forget = async () => {
     try {
-      await send("DELETE", `api/folders/${folder.id}`);
-      toast(`Forgotten: ${folder.path}. The files are where they were.`);
+      await send("DELETE", `api/folders/${id}`);
+      toast(`Forgotten: ${path}. Its files are where they were.`);
     } catch (error) {
       toast(error.message);
     }
     changed();
   };
-  const row = h("li", {});
   const ask = () => {
     const keep = button("", "Keep", () => row.replaceChildren(...usual));
-    row.replaceChildren(h("span", { class: "name" }, "Forget this folder? Its files stay as they are."), button("", "Forget", forget), keep);
+    const question = h("span", { class: "name" }, "Forget this folder? Its files stay where they are.");
+    row.replaceChildren(question, button("", "Forget", forget), keep);
     keep.focus();
   };
-  const name = folder.name || folder.path.split(/[\\/]/).filter(Boolean).at(-1) || folder.path;
-  const items = folder.count ?? folder.items;
-  const gone = folder.missing ? " · not found just now" : "";
+  const about = [path, !available && "not there just now", note].filter(Boolean).join(" · ");
   const usual = [
-    icon("folder"),
-    h("span", { class: "name" }, name, h("small", {}, folder.path + gone)),
-    h("span", { class: "n" }, items === undefined ? "" : plural(items, "item")),
+    icon(available ? "folder" : "warn"),
+    h("span", { class: "name" }, name, h("small", {}, about)),
+    h("span", { class: "n" }, plural(items, "item")),
     button("close", `Forget ${name}`, ask, { bare: true }),
   ];
-  row.append(...usual);
+  const row = h("li", {}, ...usual);
   return row;
 }

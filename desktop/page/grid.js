@@ -4,7 +4,7 @@
  * Tiles are children of one list, each at its place by a transform: when the order changes, the same tiles move.
  */
 
-import { announce, h } from "./dom.js";
+import { announce, byId, h } from "./dom.js";
 import { thumbUrl } from "./api.js";
 import { clock, dayName, plural } from "./format.js";
 import { justify, neighbour, rowsBetween } from "./layout.js";
@@ -54,7 +54,9 @@ export class Grid extends EventTarget {
       setTimeout(() => this.list.classList.remove("moving"), MOVING_MS);
     }
     this.#arrange();
-    if (focused !== undefined) this.#tile(this.current)?.querySelector(".open").focus({ preventScroll: true });
+    if (focused === undefined) return;
+    // An item that is gone leaves the focus to the title, rather than to nothing.
+    (kept < 0 ? byId("title") : this.#tile(kept).firstElementChild).focus({ preventScroll: true });
   }
 
   /** More of the same list, or news of it, without anything moving that is in sight. */

@@ -1,6 +1,6 @@
 /** Puts the page together: who hears of what. */
 
-import { button, byId, h } from "./dom.js";
+import { button, byId, copyOf, h } from "./dom.js";
 import { Calm } from "./calm.js";
 import { Duplicates } from "./duplicates.js";
 import { filterBar } from "./filters.js";
@@ -34,14 +34,8 @@ const viewer = new Viewer({
 
 /** What an empty library shows: what this is, and how to begin. */
 function welcome() {
-  const { status } = live;
-  const isReading = status?.indexing.state === "running";
-  return [
-    h("img", { src: "icon.svg", alt: "", width: 56, height: 56 }),
-    h("h2", {}, isReading ? "Reading your pictures …" : "Find your photos and videos by what is in them"),
-    h("p", {}, isReading ? "They appear here one after the other. You can search already." : "Name a folder with pictures. They stay where they are, and nothing leaves this computer."),
-    isReading ? button("", "Show progress", () => openPanel(live)) : folderForm(live, () => live.refresh()),
-  ];
+  if (live.status?.indexing.state === "running") return [copyOf("reading", { show: () => openPanel(live) })];
+  return [copyOf("welcome"), folderForm(() => live.refresh())];
 }
 
 function show(now, before) {

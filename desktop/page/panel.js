@@ -1,20 +1,9 @@
 /** The library's panel: what is being read, which folders, what could not be read, which model. */
 
 import { get, send } from "./api.js";
-import { button, byId, dialog, h, toast } from "./dom.js";
+import { button, byId, dialog, h, partsOf, toast } from "./dom.js";
 import { folderForm, folderList } from "./folders.js";
 import { count, plural, roughly } from "./format.js";
-
-const KEYS = [
-  ["/", "Go to the search box"],
-  ["Arrow keys", "Move between pictures"],
-  ["Enter", "Open"],
-  ["Space or X", "Select"],
-  ["Ctrl + A", "Select everything shown"],
-  ["I", "About the open picture"],
-  ["S", "Find similar to the open picture"],
-  ["Esc", "Close, or clear the selection"],
-];
 
 /** How far indexing is, from 0 to 1. */
 export const shareOf = ({ done, total }) => (total ? Math.min(1, done / total) : 0);
@@ -30,31 +19,21 @@ export function libraryButton(live) {
     byId("library-state").textContent = words[indexing.state] ?? "Library";
     opener.classList.toggle("working", indexing.state === "running");
     opener.classList.toggle("trouble", failed > 0);
+    opener.setAttribute("aria-label", byId("library-state").textContent + (failed ? `, ${failed} could not be read` : ""));
     opener.title = failed ? `${plural(failed, "file")} could not be read` : "";
   });
 }
 
 export function openPanel(live) {
-  const progress = h("section", { class: "progress" });
-  const folders = h("div", {});
-  const failures = h("section", { hidden: true });
-  const model = h("p", { class: "quiet" });
-  const keys = KEYS.flatMap(([key, does]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, does)]);
-  const box = dialog(
-    { class: "sheet", "aria-labelledby": "sheet-title" },
-    h("header", {}, h("h2", { id: "sheet-title" }, "Library"), button("close", "Close", () => box.close(), { bare: true })),
-    progress,
-    h("section", {}, h("h3", {}, "Folders"), folders, folderForm(live, () => fill())),
-    failures,
-    h("section", {}, h("h3", {}, "Model"), model),
-    h("details", {}, h("summary", {}, "Keys"), h("dl", { class: "keys" }, ...keys)),
-  );
+  const box = dialog("panel");
+  const [progress, folders, failures, model] = partsOf(box, ".progress", ".list", ".failed", ".model");
   const fill = async () => {
     try {
       folders.replaceChildren(...(await folderList(fill)));
       const answer = await get("api/failures");
       failures.hidden = !answer.failures.length;
-      failures.replaceChildren(...failureList(answer.failures));
+      failures.querySelector("h3").textContent = `${plural(answer.failures.length, "file")} could not be read`;
+      failures.querySelector("ul").replaceChildren(...answer.failures.map(failureLine));
     } catch (error) {
       if (box.isConnected) toast(error.message);
     }
@@ -75,6 +54,7 @@ export function openPanel(live) {
     live.removeEventListener("status", show);
     live.removeEventListener("changed", changed);
   });
+  folders.after(folderForm(fill));
   show();
   fill();
 }
@@ -100,7 +80,7 @@ function progressView(box, status) {
   if (state === "idle") {
     const { photos, videos } = status;
     say(".state", `${plural(photos, "photo")} and ${plural(videos, "video")}, ready to be found`);
-    return say(".at", status.watching ? "New and changed files are noticed by themselves." : "");
+    return say(".at", indexing.error ?? (status.watching ? "New and changed files are noticed by themselves." : ""));
   }
   const bar = box.querySelector("progress");
   if (total) bar.value = shareOf(indexing);
@@ -121,18 +101,10 @@ function buttonsFor(state, act) {
   return [button("", "Look for changes now", act("start"))];
 }
 
-function failureList(failures) {
-  const lines = failures.map(({ path, error }) => {
-    const parts = path.split(/[\\/]/);
-    // The reason often begins with the path, which is above it already.
-    const reason = error.startsWith(path) ? error.slice(path.length).replace(/^[:\s]+/, "") : error;
-    return h("li", {}, h("b", {}, parts.pop()), h("small", {}, parts.join("/")), h("span", {}, reason));
-  });
-  return [
-    h("h3", {}, `${plural(failures.length, "file")} could not be read`),
-    h("p", { class: "quiet" }, "They are left alone and tried again when they change."),
-    h("ul", { class: "failures" }, ...lines),
-  ];
+function failureLine({ path, name, error }) {
+  // The reason often begins with the path, which is above it already.
+  const reason = error.startsWith(path) ? error.slice(path.length).replace(/^[:\s]+/, "") : error;
+  return h("li", {}, h("b", {}, name), h("small", {}, path), h("span", {}, reason));
 }
 
 function modelText({ name, state, step, fraction, error }) {

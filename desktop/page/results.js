@@ -4,7 +4,7 @@ import { events, get } from "./api.js";
 import { announce, button, byId, h } from "./dom.js";
 import { count, monthName, plural } from "./format.js";
 import { months } from "./layout.js";
-import { filtersOf, go, isFiltered, isSearch, listKey, noFilters, queryOf } from "./state.js";
+import { filtersOf, go, isFiltered, isSearch, listKey, noFilters, queryOf, scrolled } from "./state.js";
 
 const FIRST = 200; // hits of a search; more when one scrolls to their end
 const MOST = 10_000;
@@ -155,16 +155,15 @@ export class Results {
   }
 
   #failed(error) {
-    if (error.status === 401) return; // the sign-in dialog is there
+    if (error.status === 401) return undefined; // the sign-in dialog is there
     this.#saying("");
-    if (error.status === 503 || error.status === 0) {
-      // Busy, or gone for a moment: what is shown stays, and it is tried again.
-      const seconds = Math.max(1, error.retryAfter);
-      if (error.status) this.#saying("The server is busy. Trying again …");
+    if (error.status === 0) return this.#saying(error.message); // tried again when the connection is back
+    if (error.status === 503) {
       const { signal } = this.#cancel;
-      if (error.status) setTimeout(() => signal.aborted || this.again(), seconds * 1000);
-      return;
+      setTimeout(() => signal.aborted || this.again(), Math.max(1, error.retryAfter) * 1000);
+      return this.#saying("The server is busy. Trying again …");
     }
+    if (this.live.status?.items === 0) return this.#notice(this.welcome());
     const isGone = this.#place.picture && error.status === 404;
     this.grid.show([]);
     this.#notice([
@@ -172,7 +171,7 @@ export class Results {
       h("p", {}, isGone ? "Pictures to search by are forgotten after a while. Drop or choose it again." : error.message),
       h("p", { class: "row" }, button("", "Try again", () => this.again())),
     ]);
-    announce(error.message);
+    return announce(error.message);
   }
 
   /** More of the same list, when one comes to its end. */
@@ -245,12 +244,11 @@ export class Results {
   #list(items, { isNew = false, total = items.length, moving = false }) {
     byId("grid").hidden = false;
     const sections = isSearch(this.#place) ? [] : months(items, monthName);
-    if (isNew) {
-      this.#asked = 0;
-      scrollTo(0, 0);
-    }
-    if (isNew || moving) this.grid.show(items, { sections, total, moving });
-    else this.grid.extend(items, { sections, total });
+    if (!isNew && !moving) return this.grid.extend(items, { sections, total });
+    this.grid.show(items, { sections, total, moving });
+    if (!isNew) return undefined;
+    this.#asked = 0;
+    return scrollTo(0, scrolled());
   }
 
   #howMany() {

@@ -1,7 +1,7 @@
 /** What is selected, across searches; and what one can do with it. Files are never changed. */
 
 import { ask, get } from "./api.js";
-import { button, byId, copyText, h, toast } from "./dom.js";
+import { byId, copyText, h, toast, wire } from "./dom.js";
 import { count, plural } from "./format.js";
 
 const AT_ONCE = 6; // requests side by side; browsers open no more to one server
@@ -55,17 +55,15 @@ export class Selection extends EventTarget {
 /** The bar at the foot of the page while something is selected. */
 export function selectionBar(selection) {
   const bar = byId("selected");
-  const said = h("strong", {});
-  bar.append(
-    said,
-    button("download", "Download", () => download(selection.items)),
-    button("copy", "Copy paths", () => copyPaths(selection.items)),
-    button("close", "Clear the selection", () => selection.clear(), { bare: true }),
-  );
+  wire(bar, {
+    download: () => download(selection.items),
+    copy: () => copyPaths(selection.items),
+    clear: () => selection.clear(),
+  });
   selection.addEventListener("change", () => {
     bar.hidden = !selection.size;
     document.body.classList.toggle("has-selection", !bar.hidden);
-    said.textContent = `${count(selection.size)} selected`;
+    bar.firstElementChild.textContent = `${count(selection.size)} selected`;
   });
 }
 

@@ -55,7 +55,11 @@ export function go(changes, { replace = false } = {}) {
   const hash = write({ ...now, ...changes });
   if (hash !== write(now)) {
     const address = hash === "#" ? location.pathname + location.search : hash;
-    history[replace ? "replaceState" : "pushState"]({ depth: depth() + (replace ? 0 : 1) }, "", address);
+    if (replace) history.replaceState(history.state, "", address);
+    else {
+      history.replaceState({ ...history.state, top: scrollY }, "");
+      history.pushState({ depth: depth() + 1 }, "", address);
+    }
   }
   arrive();
 }
@@ -63,10 +67,14 @@ export function go(changes, { replace = false } = {}) {
 /** How many steps of ours one can go back. */
 export const depth = () => history.state?.depth ?? 0;
 
+/** How far one had scrolled here before going on to elsewhere. */
+export const scrolled = () => history.state?.top ?? 0;
+
 function arrive() {
   const before = now;
   now = parse(location.hash);
   for (const listener of listeners) listener(now, before);
 }
 
+history.scrollRestoration = "manual"; // the list is not there yet when the browser would scroll
 addEventListener("popstate", arrive);

@@ -1,7 +1,7 @@
 /** One item, large: with its neighbours a key away, what is known of it, and why it is here. */
 
 import { fileUrl, get, send, thumbUrl } from "./api.js";
-import { announce, button, dialog, h, icon, toast } from "./dom.js";
+import { announce, dialog, h, icon, partsOf, toast } from "./dom.js";
 import { count } from "./format.js";
 import { factsOf, whyOf } from "./facts.js";
 import { momentBar } from "./moments.js";
@@ -31,35 +31,21 @@ export class Viewer {
   }
 
   #open() {
-    const act = (name, label, run, props) => button(name, label, run, { bare: true, ...props });
-    this.name = h("h2", {});
-    this.where = h("span", { class: "where" });
-    this.stage = h("div", { class: "stage" });
-    this.bar = h("div", { class: "moments", role: "group", "aria-label": "Moments", hidden: true });
-    this.facts = h("aside", { class: "facts", "aria-label": "About this item" });
-    this.before = act("left", "Previous", () => this.#step(-1), { "aria-keyshortcuts": "ArrowLeft" });
-    this.after = act("right", "Next", () => this.#step(1), { "aria-keyshortcuts": "ArrowRight" });
-    this.before.classList.add("before");
-    this.after.classList.add("after");
-    this.tick = act("check", "Select", () => this.#select(), { "aria-keyshortcuts": "x" });
-    this.info = act("info", "About this item", () => this.#inform(), { "aria-keyshortcuts": "i" });
-    const similar = button("similar", "Find similar", () => this.#similar(), { "aria-keyshortcuts": "s" });
-    const canShow = this.live.status?.can_show_in_folder;
-    const head = h(
-      "header",
-      {},
-      h("div", { class: "what" }, this.name, this.where),
-      similar,
-      canShow && act("show", "Show in folder", () => this.#reveal()),
-      act("copy", "Copy path", () => copyPaths([this.#item()])),
-      act("download", "Download", () => download([this.#item()])),
-      this.tick,
-      this.info,
-      act("close", "Close", () => this.#box.close(), { class: "round shut" }),
-    );
-    this.#box = dialog({ class: "viewer" }, head, this.stage, this.before, this.after, this.bar, this.facts);
-    this.#box.classList.toggle("informed", innerWidth >= WIDE);
-    this.info.setAttribute("aria-pressed", innerWidth >= WIDE);
+    const box = dialog("viewer", {
+      similar: () => this.#similar(),
+      show: () => this.#reveal(),
+      copy: () => copyPaths([this.#item()]),
+      download: () => download([this.#item()]),
+      select: () => this.#select(),
+      info: () => this.#inform(),
+      before: () => this.#step(-1),
+      after: () => this.#step(1),
+    });
+    this.#box = box;
+    [this.name, this.where, this.stage, this.bar] = partsOf(box, "h2", ".where", ".stage", ".moments");
+    [this.facts, this.before, this.after, this.tick] = partsOf(box, ".facts", ".before", ".after", ".tick");
+    box.querySelector("[data-act=show]").hidden = !this.live.status?.can_show_in_folder;
+    if (innerWidth >= WIDE) this.#inform();
     this.#box.addEventListener("keydown", (event) => this.#key(event));
     this.#box.addEventListener("close", () => this.#closed());
     this.#swipes();
@@ -168,7 +154,8 @@ export class Viewer {
   }
 
   #inform() {
-    this.info.setAttribute("aria-pressed", this.#box.classList.toggle("informed"));
+    const is = this.#box.classList.toggle("informed");
+    this.#box.querySelector("[data-act=info]").setAttribute("aria-pressed", is);
   }
 
   #similar() {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from .page_script import joined, lean, order_of
+from .page_script import joined, lean, lean_style, order_of
 
 MEDIA_TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -52,8 +52,10 @@ def read_page(folder: Path | None) -> Mapping[str, PageFile]:
             content = joined(modules, order).encode()
         elif path.name in order:
             continue
-        elif path.suffix in (".css", ".js"):
-            content = lean(path.read_text("utf-8")).encode()
+        elif path.suffix == ".js":
+            content = lean(modules[path.name]).encode()
+        elif path.suffix == ".css":
+            content = lean_style(path.read_text("utf-8")).encode()
         else:
             content = path.read_bytes()
         found[f"/{path.name}"] = _file(path, content)

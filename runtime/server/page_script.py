@@ -55,11 +55,20 @@ def joined(modules: Mapping[str, str], order: Sequence[str]) -> str:
 
 
 def lean(text: str) -> str:
-    """A script or style sheet without indentation, empty lines, and comments on lines of their own.
+    """A script without indentation, empty lines, and comments on lines of their own.
 
     A comment after code, or within a line, stays: telling it from text needs a parser.
     """
     return _INDENTATION.sub("", _LINE_COMMENT.sub("", _BLOCK_COMMENT.sub("", text)))
+
+
+def lean_style(text: str) -> str:
+    """A style sheet without comments on lines of their own, and without spaces that mean nothing."""
+    pieces = re.split(r'("[^"]*")', lean(text))  # every second piece is a string, which stays as it is
+    for i in range(0, len(pieces), 2):
+        tight = re.sub(r"\s*([{};])\s*", r"\1", pieces[i])
+        pieces[i] = re.sub(r"([:,])\s+", r"\1", tight).replace(";}", "}")
+    return "".join(pieces)
 
 
 def _visit(name: str, modules: Mapping[str, str], order: list[str], above: frozenset[str]) -> None:

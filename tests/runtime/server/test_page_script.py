@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from qvl_local.runtime.server.page import read_page
-from qvl_local.runtime.server.page_script import PageError, joined, lean, order_of
+from qvl_local.runtime.server.page_script import PageError, joined, lean, lean_style, order_of
 
 PAGE = Path(__file__).parents[3] / "desktop" / "page"
 
@@ -56,10 +56,20 @@ def test_modules_that_import_each_other_come_once() -> None:
 
 
 def test_what_stands_beside_code_stays() -> None:
-    style = (
-        'a { color: red; } /* why */\n\n  /* two\n     lines */\n  b::after { content: "// no comment"; }\n'
+    script = 'let a = "// text"; /* why */\n\n  /* two\n     lines */\n  // one\n  let b;\n'
+    assert lean(script) == 'let a = "// text"; /* why */\nlet b;\n'
+
+
+def test_a_style_sheet_keeps_its_texts_and_the_spaces_that_mean_something() -> None:
+    style = """
+    /* why */
+    a:hover, b :focus { color: red; width: calc(1px + 2px); }
+    @media (max-width: 9px) { i::after { content: "a, b: {c; }"; } }
+    """
+    assert lean_style(style) == (
+        "a:hover,b :focus{color:red;width:calc(1px + 2px)}"
+        '@media (max-width:9px){i::after{content:"a, b: {c; }"}}'
     )
-    assert lean(style) == 'a { color: red; } /* why */\nb::after { content: "// no comment"; }\n'
 
 
 def test_every_module_of_the_page_is_part_of_its_script() -> None:
