@@ -2,6 +2,7 @@
 
 library.db       everything that the library knows (with -wal and -shm beside it while it is open)
 indexing.lock    held by the one process that indexes
+serving.lock     held by a server, with its address
 """
 
 from __future__ import annotations
@@ -16,9 +17,19 @@ from .migrations import migrate, pending
 
 DATABASE = "library.db"
 LOCK = "indexing.lock"
+SERVING = "serving.lock"
 
 # What may lie in a folder that is still to become a library: our own beginnings, and what desktops leave.
-_HARMLESS = {DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK, ".DS_Store", "Thumbs.db", "desktop.ini"}
+_HARMLESS = {
+    DATABASE,
+    f"{DATABASE}-wal",
+    f"{DATABASE}-shm",
+    LOCK,
+    SERVING,
+    ".DS_Store",
+    "Thumbs.db",
+    "desktop.ini",
+}
 
 
 def open_for_reading(path: Path) -> apsw.Connection:

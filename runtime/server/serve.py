@@ -7,6 +7,7 @@ with Service.open(settings) as service, bind(settings) as listener:
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import socket
 import threading
@@ -17,7 +18,9 @@ from types import FrameType
 import uvicorn
 
 from ..errors import InputError, QvlError
+from ..machine import installed_version
 from .app import build_app
+from .presence import Presence, announced
 from .service import Service
 from .settings import ServerSettings, is_wildcard
 
@@ -74,7 +77,8 @@ def serve(
 ) -> None:
     """Serve until SIGINT, SIGTERM or `stop`; requests that run are finished, streams ended.
 
-    In the main thread both signals are answered here; a second SIGINT does not wait any more.
+    In the main thread both signals are answered here; a second SIGINT does not wait any more. Meanwhile
+    `find_server` finds it by its library.
 
     Args:
         ready: told the address once requests are answered.
@@ -94,7 +98,10 @@ def serve(
         timeout_keep_alive=15,
         timeout_graceful_shutdown=_STOP_S,
     )
-    _Server(config, service, url_of(settings, listener), ready, stop).run([listener])
+    url = url_of(settings, listener)
+    presence = Presence(url, settings.token is not None, installed_version() or "unknown", os.getpid())
+    with announced(settings.library, presence):
+        _Server(config, service, url, ready, stop).run([listener])
 
 
 class _Server(uvicorn.Server):
