@@ -6,6 +6,7 @@ to the items that it excludes.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 
@@ -13,9 +14,13 @@ import apsw
 
 from ..errors import InputError
 from .connection import fetch
-from .records import Filters
+from .folder_keys import parse_folder_key
+from .records import Filters, Near
 from .roots import in_terms_of, is_inside
 from .rows import loaded_name, marks, stored_moment, stored_name
+
+EARTH_RADIUS_KM = 6371.0088
+"""The mean radius of the Earth (IUGG)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +28,14 @@ class Condition:
     """An SQL expression over `media AS m`, and its parameters."""
 
     sql: str
-    values: tuple[str | bytes | int, ...]
+    values: tuple[str | bytes | int | float, ...]
 
 
 def condition_of(connection: apsw.Connection, filters: Filters | None) -> Condition | None:
     """What `filters` asks of a media row; None when every item may be returned.
 
-    Raises InputError for an unknown kind, a date with a time zone, or a relative `under`.
+    Raises InputError for an unknown kind, a date with a time zone, a relative `under`, and a folder key or a
+    place that makes no sense.
     """
     if filters is None:
         return None
@@ -44,10 +50,70 @@ def condition_of(connection: apsw.Connection, filters: Filters | None) -> Condit
     if before is not None:
         parts.append(Condition("m.taken_at < ?", (before,)))
     if filters.camera is not None:
-        parts.append(_camera(connection, filters.camera))
+        parts.append(_joined(" OR ", [_camera(connection, name) for name in _each(filters.camera)]))
     if filters.under is not None:
-        parts.append(_under(connection, filters.under))
+        parts.append(_joined(" OR ", [_under(connection, folder) for folder in _each(filters.under)]))
+    if filters.folders:
+        parts.append(_joined(" OR ", [_folder(key) for key in filters.folders]))
+    if filters.near is not None:
+        parts.append(_near(filters.near))
     return _joined(" AND ", parts) if parts else None
+
+
+def shown_items(connection: apsw.Connection, filters: Filters | None) -> Condition:
+    """The rows that people see as items, as far as `filters` lets them.
+
+    They were read well, and no other item stands for them. Raises InputError as `condition_of`.
+    """
+    shown = "m.state = 'indexed' AND m.shown_by IS NULL"
+    condition = condition_of(connection, filters)
+    if condition is None:
+        return Condition(shown, ())
+    return Condition(f"{shown} AND ({condition.sql})", condition.values)
+
+
+def _each(given: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else given
+
+
+def _folder(key: str) -> Condition:
+    folder_id, name = parse_folder_key(key)
+    return inside(folder_id, name) if name else Condition("m.folder_id = ?", (folder_id,))
+
+
+def _near(near: Near) -> Condition:
+    """Within `near.km` of a point, along a great circle.
+
+    First a box that an index can serve, then the haversine formula, which is exact for small distances where
+    the cosine formula is not (R. W. Sinnott, Virtues of the Haversine, Sky and Telescope 68, 1984). The box's
+    half width in longitude is asin(sin(d) / cos(latitude)): meridians come together towards the poles.
+    """
+    latitude, longitude, km = near.latitude, near.longitude, near.km
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180 and 0 < km < math.inf):
+        raise InputError(
+            f"near {latitude}, {longitude}, {km} km: latitudes go from -90 to 90, longitudes from -180 to "
+            "180, and the distance is above 0"
+        )
+    angle = min(km / EARTH_RADIUS_KM, math.pi)
+    # A hair wider than the circle, so that rounding never takes something away from it.
+    reach = math.degrees(angle) + 1e-9
+    south, north = latitude - reach, latitude + reach
+    box, bounds = "m.latitude BETWEEN ? AND ?", [south, north]
+    if south > -90 and north < 90:
+        width = math.degrees(math.asin(min(1.0, math.sin(angle) / math.cos(math.radians(latitude))))) + 1e-9
+        west, east = longitude - width, longitude + width
+        # Beyond the date line, the box goes on at the other side.
+        around = " OR m.longitude >= ?" if west < -180 else " OR m.longitude <= ?" if east > 180 else ""
+        box += f" AND (m.longitude BETWEEN ? AND ?{around})"
+        bounds += [west, east]
+        bounds += [west + 360] if west < -180 else [east - 360] if east > 180 else []
+    haversine = (
+        "pow(sin(radians(m.latitude - ?) / 2), 2) + "
+        "? * cos(radians(m.latitude)) * pow(sin(radians(m.longitude - ?) / 2), 2) <= ?"
+    )
+    limit = math.sin(angle / 2) ** 2 + 1e-15
+    values = (*bounds, latitude, math.cos(math.radians(latitude)), longitude, limit)
+    return Condition(f"m.latitude IS NOT NULL AND {box} AND {haversine}", values)
 
 
 def _camera(connection: apsw.Connection, wanted: str) -> Condition:
@@ -69,7 +135,7 @@ def _under(connection: apsw.Connection, under: str) -> Condition:
             parts.append(Condition("m.folder_id = ?", (folder_id,)))
         elif is_inside(wanted, folder):
             parts.append(inside(folder_id, os.path.relpath(wanted, folder)))
-    return _joined(" OR ", parts) if parts else Condition("0", ())
+    return _joined(" OR ", parts)
 
 
 def inside(folder_id: int, name: str) -> Condition:
@@ -86,6 +152,8 @@ def inside(folder_id: int, name: str) -> Condition:
 
 
 def _joined(word: str, parts: list[Condition]) -> Condition:
+    if not parts:
+        return Condition("0", ())
     return Condition(
         word.join(f"({part.sql})" for part in parts), tuple(value for part in parts for value in part.values)
     )

@@ -28,7 +28,17 @@ from .models import Models, ModelState
 from .previews import PREVIEWS, Previews
 from .query import checked_query, fitted
 from .query_memory import QueryMemory, key_of
-from .records import Candidate, Failure, Filters, Folder, IndexReport, MediaItem, SearchResult
+from .records import (
+    Candidate,
+    Companion,
+    Failure,
+    Filters,
+    Folder,
+    IndexReport,
+    MediaItem,
+    SearchResult,
+    Segment,
+)
 from .renewal import is_filled, switch
 from .roots import absolute
 from .running import Asked, Running, check_comparable, identity_of, lasting_name
@@ -42,7 +52,10 @@ if TYPE_CHECKING:
     from ..model.ort_providers import Device
     from ..model.precedence import Precedence
     from ..model.reranker import Reranker
+    from .browse import Order, Page
+    from .facets import Facets
     from .indexer import Embed, IndexProgress, IndexSettings
+    from .moments import Moment
 
 QUERY_INSTRUCTION = "Retrieve images or text relevant to the user's query."
 """What the reference code of Qwen3-VL-Embedding tells the model about a query in words."""
@@ -69,6 +82,7 @@ class Library:
         self._model_progress = progress
         self._lock = threading.RLock()
         self._store: Store | None = None
+        self._lists: Store | None = None
         self._previews: Previews | None = None
         self._previews_identity: tuple[int, int] | None = None
         self._precedence: Precedence | None = None
@@ -84,6 +98,7 @@ class Library:
         backend: BackendName | None = None,
         device: Device = "cpu",
         precision: str | None = None,
+        brief: bool = False,
         create: bool = True,
         settings: IndexSettings | None = None,
         progress: Callable[[str, float], None] | None = None,
@@ -102,6 +117,7 @@ class Library:
             precision: of the weights; see `Embedder.open`. Backend and precision make the vectors, as the
                 model does: None is what the library was indexed with, and another one takes effect with the
                 next `index`.
+            brief: this process makes a search or two and ends; see `Embedder.open`.
             create: whether a missing library is made; its model is then fetched first.
             settings: how to index; None is the default.
             progress: told a step and its fraction done while a model is fetched and exported.
@@ -117,7 +133,7 @@ class Library:
         home = Path(absolute(folder))
         library = cls(
             home,
-            asked=Asked(None if model is None else lasting_name(model), backend, device, precision),
+            asked=Asked(None if model is None else lasting_name(model), backend, device, precision, brief),
             settings=settings,
             progress=progress,
         )
@@ -429,6 +445,47 @@ class Library:
         item = self._reader().media(media_id)
         return None if item is None else self._pictures().thumbnail(item.content_hash)
 
+    def browse(
+        self, *, order: Order = "newest", offset: int = 0, limit: int = 100, filters: Filters | None = None
+    ) -> Page:
+        """Items in order of date, a page at a time; those without a date come last.
+
+        Raises:
+            InputError: an order that is neither newest nor oldest, a negative offset or limit, or a filter
+                that makes no sense.
+        """
+        from .browse import browse
+
+        return browse(self._lister(), order=order, offset=offset, limit=limit, filters=filters)
+
+    def facets(self, *, filters: Filters | None = None) -> Facets:
+        """How many items there are of each kind, month, camera, folder and place, as far as `filters` allow.
+
+        Raises:
+            InputError: a filter that makes no sense.
+        """
+        from .facets import facets
+
+        return facets(self._lister(), filters=filters)
+
+    def moments(self, media_id: int, vector: NDArray[np.float32]) -> tuple[Moment, ...]:
+        """How well each stretch of an item fits a query vector, float32 [d], as in `Found.vector`.
+
+        Raises:
+            InputError: the vector does not fit the library's.
+        """
+        from .moments import moments
+
+        return moments(self._lister(), media_id, vector)
+
+    def segments(self, media_id: int) -> tuple[Segment, ...]:
+        """The stretches of an item that have vectors of their own, in order of time."""
+        return self._lister().segments(media_id)
+
+    def companions(self, media_id: int) -> tuple[Companion, ...]:
+        """The files that are shown with an item: its raw files, the film of a Live Photo."""
+        return self._lister().companions([media_id]).get(media_id, ())
+
     def close(self) -> None:
         """Close the files and free the models; one that is just being loaded is waited for."""
         self._close(wait=True)
@@ -446,9 +503,9 @@ class Library:
 
     def _close(self, *, wait: bool) -> None:
         with self._lock:
-            models, files = self._models, (self._store, self._previews)
+            models, files = self._models, (self._store, self._lists, self._previews)
             self._models = Models(self._running, progress=self._model_progress)
-            self._store = self._previews = None
+            self._store = self._lists = self._previews = None
         models.close(wait=wait)
         for file in files:
             if file is not None:
@@ -461,6 +518,13 @@ class Library:
             if self._store is None:
                 self._store = Store.open(self.path)
             return self._store
+
+    def _lister(self) -> Store:
+        """A reader of its own for lists and counts, which no search shall wait for."""
+        with self._lock:
+            if self._lists is None:
+                self._lists = Store.open(self.path)
+            return self._lists
 
     def _pictures(self) -> Previews:
         with self._lock:

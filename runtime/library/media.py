@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .companions import pair_up
 from .connection import fetch, fetch_one
 from .records import EncodedSegment, FailedMedia, FoundFile, IndexedMedia, MediaItem, Space
 from .rows import (
     MEDIA_COLUMNS,
     file_values,
     info_values,
+    loaded_name,
     marks,
     media_item,
     stored_name,
@@ -55,13 +57,17 @@ def write_media(connection: apsw.Connection, item: IndexedMedia | FailedMedia, s
     """Insert or replace the row of a file and clear what it makes stale; returns its media id."""
     known = _row_at(connection, item.file)
     if isinstance(item, FailedMedia):
-        return _write_failed(connection, item, space, known)
-    values = info_values(item.info) | {"state": "indexed", "error": None} | _place(item)
-    if known is None:
-        return _insert(connection, values)
-    _clear(connection, known.id, space if known.content_hash == item.content_hash else None)
-    _update(connection, known.id, values)
-    return known.id
+        media_id = _write_failed(connection, item, space, known)
+    else:
+        values = info_values(item.info) | {"state": "indexed", "error": None} | _place(item)
+        if known is None:
+            media_id = _insert(connection, values)
+        else:
+            media_id = known.id
+            _clear(connection, media_id, space if known.content_hash == item.content_hash else None)
+            _update(connection, media_id, values)
+    pair_up(connection, item.file.folder_id, item.file.name)
+    return media_id
 
 
 def _write_failed(connection: apsw.Connection, item: FailedMedia, space: Space, known: _Row | None) -> int:
@@ -105,7 +111,10 @@ def move_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> N
     known = _row_at(connection, file)
     if known is not None and known.id != media_id:
         remove_media(connection, [known.id])
-    _update(connection, media_id, file_values(file))
+    before = _name_of(connection, media_id)
+    _update(connection, media_id, file_values(file) | {"shown_by": None})
+    for folder_id, name in {*before, (file.folder_id, file.name)}:
+        pair_up(connection, folder_id, name)
 
 
 def copy_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> int:
@@ -139,6 +148,7 @@ def copy_media(connection: apsw.Connection, media_id: int, file: FoundFile) -> i
         )
         _update(connection, copied, values)
     _copy_vectors(connection, media_id, copied)
+    pair_up(connection, file.folder_id, file.name)
     return copied
 
 
@@ -165,7 +175,10 @@ def remove_media(connection: apsw.Connection, media_ids: Iterable[int]) -> int:
     removed = 0
     for media_id in media_ids:
         removed += _clear(connection, media_id, None)
+        before = _name_of(connection, media_id)
         connection.execute("DELETE FROM media WHERE id = ?", (media_id,))
+        for folder_id, name in before:
+            pair_up(connection, folder_id, name)
     return removed
 
 
@@ -189,6 +202,12 @@ def _row_at(connection: apsw.Connection, file: FoundFile) -> _Row | None:
         (file.folder_id, stored_name(file.name)),
     )
     return None if row is None else _Row(row[0], row[1], bool(row[2]))
+
+
+def _name_of(connection: apsw.Connection, media_id: int) -> list[tuple[int, str]]:
+    """Where a row lies: its folder and name, or nothing when there is no such row."""
+    rows = fetch(connection, "SELECT folder_id, name FROM media WHERE id = ?", (media_id,))
+    return [(folder_id, loaded_name(name)) for folder_id, name in rows]
 
 
 def _place(item: IndexedMedia | FailedMedia) -> dict[str, Any]:

@@ -137,6 +137,50 @@ MIGRATIONS: tuple[Migration, ...] = (
         ) STRICT, WITHOUT ROWID;
         """,
     ),
+    Migration(
+        "0003-companions",
+        """
+        -- The item that stands for this one: the still of a Live Photo for its film. NULL: none does.
+        ALTER TABLE media ADD COLUMN shown_by INTEGER REFERENCES media (id) ON DELETE SET NULL;
+        CREATE INDEX media_shown_by ON media (shown_by) WHERE shown_by IS NOT NULL;
+
+        -- What browsing and counting go through instead of the wide rows.
+        CREATE INDEX media_shown
+            ON media (taken_at, kind, camera, folder_id, substr(name, 1, instr(name, '/') - 1))
+            WHERE state = 'indexed' AND shown_by IS NULL;
+        CREATE INDEX media_place ON media (latitude, longitude, taken_at)
+            WHERE latitude IS NOT NULL AND state = 'indexed' AND shown_by IS NULL;
+
+        -- Raw files that lie beside photos. They are not read; `stem` is the name without the extension.
+        CREATE TABLE raw (
+            folder_id INTEGER NOT NULL REFERENCES folder (id) ON DELETE CASCADE,
+            stem ANY NOT NULL,
+            name ANY NOT NULL,
+            PRIMARY KEY (folder_id, name)
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX raw_stem ON raw (folder_id, stem);
+
+        -- The Live Photos of a library that is older than this: as `companions.pair_up` does it file by file.
+        -- rtrim(name, every character but the dot) is the name up to its last dot.
+        CREATE TEMP TABLE still AS
+            SELECT id, folder_id, rtrim(name, replace(name, '.', '')) AS stem,
+                lower(name) LIKE '%.he__' AS is_heif
+            FROM media
+            WHERE kind = 'photo' AND state = 'indexed' AND typeof(name) = 'text' AND (
+                lower(name) LIKE '%.heic' OR lower(name) LIKE '%.heif'
+                OR lower(name) LIKE '%.jpg' OR lower(name) LIKE '%.jpeg'
+            );
+        CREATE INDEX temp.still_stem ON still (folder_id, stem);
+        UPDATE media SET shown_by = (
+            SELECT s.id FROM still s
+            WHERE s.folder_id = media.folder_id AND s.stem = rtrim(media.name, replace(media.name, '.', ''))
+            ORDER BY s.is_heif DESC, s.id LIMIT 1
+        )
+        WHERE kind = 'video' AND state = 'indexed' AND duration_s <= 4 AND typeof(name) = 'text'
+            AND (lower(name) LIKE '%.mov' OR lower(name) LIKE '%.mp4');
+        DROP TABLE temp.still;
+        """,
+    ),
 )
 
 

@@ -145,18 +145,31 @@ class IndexReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Near:
+    """Within so many kilometres of a point, in degrees; south and west are negative."""
+
+    latitude: float
+    longitude: float
+    km: float
+
+
+@dataclass(frozen=True, slots=True)
 class Filters:
     """Which items a search may return; None means any.
 
     `after` is inclusive and `before` exclusive, both on `taken_at`; items without a date never match them.
     `under` is an absolute path: items in that folder or below. `camera` matches part of the name, any case.
+    Of several folders, or names of cameras, any one may fit. `folders` are keys of folders as
+    `Library.facets` gives them: items in any of these. `near`: items taken around a place.
     """
 
     kind: Kind | None = None
     after: datetime | None = None
     before: datetime | None = None
-    under: str | None = None
-    camera: str | None = None
+    under: str | tuple[str, ...] | None = None
+    camera: str | tuple[str, ...] | None = None
+    folders: tuple[str, ...] = ()
+    near: Near | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,12 +235,25 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Companion:
+    """A file that is shown with a photo: its raw file, or the film of a Live Photo.
+
+    `name` is the file's own, without folders; `id` is None for a raw file, which is never read.
+    """
+
+    kind: Literal["raw", "live"]
+    name: str
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """An item with its best moment for a query, and their cosine in [-1, 1]."""
 
     item: MediaItem
     segment: Segment
     cosine: float
+    companions: tuple[Companion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +276,7 @@ class Hit:
     taken_at: datetime | None
     width: int
     height: int
+    companions: tuple[Companion, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

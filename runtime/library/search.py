@@ -71,6 +71,7 @@ def find(
     check_limit(limit, top)
     start = time.perf_counter()
     wanted = max(limit, top)
+    exclude = None if exclude is None else store.shown_as(exclude)
     candidates = store.nearest(vector, limit=wanted + (exclude is not None), filters=filters, space=space)
     candidates = tuple(c for c in candidates if c.item.id != exclude)[:wanted]
     timings = {**(timings_ms or {}), "search": _ms_since(start)}
@@ -118,6 +119,7 @@ def _hit(rank: int, entry: Ranked) -> Hit:
         taken_at=item.taken_at,
         width=item.width,
         height=item.height,
+        companions=entry.candidate.companions,
     )
 
 

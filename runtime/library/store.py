@@ -16,10 +16,10 @@ import json
 import os
 import shlex
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 import apsw
 import numpy as np
@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, LibraryError, LibraryStorageError
 from . import spaces
 from .codes import upkeep
+from .companions import as_shown, companions_of, has_pairs
 from .connection import (
     Mode,
     count,
@@ -54,6 +55,7 @@ from .media import (
 from .quantization import dequantize
 from .records import (
     Candidate,
+    Companion,
     Counts,
     FailedMedia,
     Failure,
@@ -72,6 +74,9 @@ from .rows import MEDIA_COLUMNS, known_file, loaded_name, media_item, stored_nam
 from .vector_search import Neighbour, VectorSearch
 
 _KNOWN_PAGE = 10_000
+_REMEMBERED = 16
+
+T = TypeVar("T")
 
 
 class Store:
@@ -89,6 +94,8 @@ class Store:
         self._lock = lock
         self._calls = threading.RLock()
         self._searches: dict[int, VectorSearch] = {}
+        self._answers: dict[Hashable, Any] = {}
+        self._answers_version: tuple[int, int] | None = None
 
     @classmethod
     def open(cls, folder: str | Path, *, mode: Mode = "read") -> Self:
@@ -392,9 +399,13 @@ class Store:
 
         Among them those that got no vectors in `space` (the active one when None) by no fault of theirs.
         """
+        return tuple(Failure(item.path, why) for item, why in self.failed_items(space))
+
+    def failed_items(self, space: Space | None = None) -> list[tuple[MediaItem, str]]:
+        """What `failures` tells, with everything known about each file."""
         with self._reading() as connection:
             failed = failed_media(connection, space or spaces.active_space(connection))
-        return tuple(Failure(item.path, why) for item, why in sorted(failed, key=lambda entry: entry[0].path))
+        return sorted(failed, key=lambda entry: entry[0].path)
 
     def media(self, media_id: int) -> MediaItem | None:
         """The item of this id, or None."""
@@ -461,7 +472,8 @@ class Store:
         """The `limit` items nearest to `vector`, best first, each with its best segment.
 
         `vector`: float32 [d], of the full width of `space` (the active one when None) or an MRL prefix of it;
-        it need not be normalised. Raises InputError for a vector or a filter that makes no sense.
+        it need not be normalised. A photo stands for the film that belongs to it, at the better cosine of
+        both. Raises InputError for a vector or a filter that makes no sense.
         """
         with self._reading() as connection:
             space = space or spaces.active_space(connection)
@@ -470,10 +482,47 @@ class Store:
             search = self._searches.get(space.id)
             if search is None:
                 search = self._searches[space.id] = VectorSearch(connection, space)
-            neighbours = search.nearest(vector, limit=limit, condition=condition_of(connection, filters))
-            return _candidates(connection, neighbours)
+            condition = condition_of(connection, filters)
+            if not has_pairs(connection):
+                return _candidates(connection, search.nearest(vector, limit=limit, condition=condition))
+            # Both parts of every Live Photo may be among them.
+            neighbours = search.nearest(vector, limit=2 * limit, condition=condition)
+            return _candidates(connection, as_shown(connection, space, neighbours)[:limit])
+
+    def shown_as(self, media_id: int) -> int:
+        """The item that people see for this one: the photo for the film of a Live Photo, else itself."""
+        with self._reading() as connection:
+            row = fetch_one(connection, "SELECT shown_by FROM media WHERE id = ?", (media_id,))
+        return media_id if row is None or row[0] is None else int(row[0])
+
+    def companions(self, media_ids: Iterable[int]) -> dict[int, tuple[Companion, ...]]:
+        """The files that are shown with these items, of those that have some."""
+        with self._reading() as connection:
+            return companions_of(connection, media_ids)
 
     # Plumbing
+
+    def reading(self) -> AbstractContextManager[apsw.Connection]:
+        """One consistent view of the file, for the modules beside this one that only read."""
+        return self._reading()
+
+    def remembered(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What `make` returns, which holds until the library changes; the last few answers are kept.
+
+        To be called inside `reading`, so that an answer belongs to the state that it was made of.
+        """
+        with self._calls:
+            version = count(self._connection, "PRAGMA data_version"), self._connection.total_changes()
+            if version != self._answers_version:
+                self._answers.clear()
+                self._answers_version = version
+            if key not in self._answers:
+                made = make()
+                if len(self._answers) >= _REMEMBERED:
+                    self._answers.pop(next(iter(self._answers)))
+                self._answers[key] = made
+            answer: T = self._answers[key]
+            return answer
 
     @contextmanager
     def _reading(self) -> Iterator[apsw.Connection]:
@@ -499,11 +548,13 @@ def _candidates(connection: apsw.Connection, neighbours: Sequence[Neighbour]) ->
         (json.dumps([neighbour.segment_id for neighbour in neighbours]),),
     )
     by_segment = {row[0]: row for row in rows}
+    companions = companions_of(connection, [neighbour.media_id for neighbour in neighbours])
     candidates = []
     for neighbour in neighbours:
         segment_id, t0_ms, t1_ms, *media = by_segment[neighbour.segment_id]
         segment = Segment(segment_id, neighbour.media_id, t0_ms, t1_ms)
-        candidates.append(Candidate(media_item(tuple(media)), segment, neighbour.cosine))
+        item = media_item(tuple(media))
+        candidates.append(Candidate(item, segment, neighbour.cosine, companions.get(item.id, ())))
     return tuple(candidates)
 
 

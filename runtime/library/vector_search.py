@@ -144,10 +144,14 @@ class VectorSearch:
         rows = fetch(
             self._connection,
             # CROSS JOIN: from the media to their segments, so that a narrow filter costs little. Left to
-            # itself, SQLite starts from all segments of the space.
+            # itself, SQLite starts from all segments of the space. An item that another one stands for is
+            # meant wherever that one is.
             "SELECT s.id FROM media m CROSS JOIN segment s ON s.media_id = m.id AND s.space_id = ? "
-            f"WHERE {condition.sql}",
-            (self._space.id, *condition.values),
+            f"WHERE m.shown_by IS NULL AND ({condition.sql}) UNION ALL "
+            "SELECT s.id FROM media film CROSS JOIN media m ON m.id = film.shown_by "
+            "CROSS JOIN segment s ON s.media_id = film.id AND s.space_id = ? "
+            f"WHERE film.shown_by IS NOT NULL AND ({condition.sql})",
+            (self._space.id, *condition.values, self._space.id, *condition.values),
         )
         wanted = np.array([row[0] for row in rows], np.int64)
         table = self._exact or self._coded

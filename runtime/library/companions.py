@@ -1,0 +1,142 @@
+"""Files that belong to a photo and are shown with it, as one item: raw files, and the film of a Live Photo.
+
+    IMG_1.HEIC + IMG_1.MOV of at most 4 s    the photo stands for both; the film's row names it, `shown_by`
+    IMG_1.JPG + IMG_1.CR2                    the raw file is noted, and never read
+
+Two files belong together when they lie in one folder and their names differ in the extension alone. Every
+function runs inside the transaction of its caller.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import PurePath
+
+import apsw
+
+from .connection import fetch, fetch_one
+from .records import Companion, FoundFile, Space
+from .rows import loaded_name, stored_name
+from .vector_search import Neighbour
+
+RAW_EXTENSIONS = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
+    | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
+
+LIVE_S = 4.0
+"""The film of a Live Photo lasts three seconds or less; a longer one only happens to have its name."""
+
+# In the order in which they stand for a film: exports put a JPEG beside the HEIC that the camera made.
+_STILLS = (".heic", ".heif", ".jpg", ".jpeg")
+_FILMS = (".mov", ".mp4")
+
+
+def is_raw(name: str) -> bool:
+    """Whether a file is a camera's raw file, by its extension."""
+    return PurePath(name).suffix.lower() in RAW_EXTENSIONS
+
+
+def pair_up(connection: apsw.Connection, folder_id: int, name: str) -> None:
+    """Find out anew which films the photos of this name stand for, after a file of it was written or went."""
+    stem, extension = _split(name)
+    if extension not in _STILLS and extension not in _FILMS:
+        return
+    # "." and "/" are neighbours, so that this range of the index on names holds the stem with any extension.
+    rows = fetch(
+        connection,
+        "SELECT id, name, kind, duration_s, shown_by FROM media "
+        "WHERE folder_id = ? AND name >= ? AND name < ? AND state = 'indexed' ORDER BY id",
+        (folder_id, stored_name(stem + "."), stored_name(stem + "/")),
+    )
+    files = [(_split(loaded_name(row[1])), row) for row in rows]
+    here = [(own_extension, row) for (own_stem, own_extension), row in files if own_stem == stem]
+    stills = [(_STILLS.index(e), row[0]) for e, row in here if row[2] == "photo" and e in _STILLS]
+    still = min(stills)[1] if stills else None
+    for own_extension, (media_id, _, kind, duration_s, shown_by) in here:
+        is_live = kind == "video" and own_extension in _FILMS and (duration_s or LIVE_S + 1) <= LIVE_S
+        wanted = still if is_live else None
+        if shown_by != wanted:
+            connection.execute("UPDATE media SET shown_by = ? WHERE id = ?", (wanted, media_id))
+
+
+def note_raws(
+    connection: apsw.Connection,
+    folder_id: int,
+    condition: str,
+    values: Sequence[object],
+    raws: Iterable[FoundFile],
+) -> None:
+    """Remember the raw files of a folder: `raws` instead of those whose name meets `condition`."""
+    wanted = {file.name for file in raws}
+    rows = fetch(
+        connection, f"SELECT m.name FROM raw m WHERE m.folder_id = ? AND ({condition})", (folder_id, *values)
+    )
+    known = {loaded_name(name) for (name,) in rows}
+    for name in known - wanted:
+        connection.execute("DELETE FROM raw WHERE folder_id = ? AND name = ?", (folder_id, stored_name(name)))
+    for name in wanted - known:
+        connection.execute(
+            "INSERT OR REPLACE INTO raw (folder_id, stem, name) VALUES (?, ?, ?)",
+            (folder_id, stored_name(_split(name)[0]), stored_name(name)),
+        )
+
+
+def companions_of(connection: apsw.Connection, media_ids: Iterable[int]) -> dict[int, tuple[Companion, ...]]:
+    """The companions of those items that have some."""
+    wanted = json.dumps(list(media_ids))
+    found: dict[int, list[Companion]] = {}
+    for media_id, film_id, name in fetch(
+        connection,
+        "SELECT m.shown_by, m.id, m.name FROM json_each(?) j CROSS JOIN media m ON m.shown_by = j.value "
+        "WHERE m.state = 'indexed' ORDER BY m.id",
+        (wanted,),
+    ):
+        found.setdefault(media_id, []).append(Companion("live", _base(name), film_id))
+    if fetch_one(connection, "SELECT 1 FROM raw LIMIT 1") is not None:
+        for media_id, name in fetch(
+            connection,
+            "SELECT m.id, r.name FROM json_each(?) j CROSS JOIN media m ON m.id = j.value "
+            f"CROSS JOIN raw r ON r.folder_id = m.folder_id AND r.stem = {_STEM} "
+            "WHERE m.kind = 'photo' ORDER BY r.name",
+            (wanted,),
+        ):
+            found.setdefault(media_id, []).append(Companion("raw", _base(name)))
+    return {media_id: tuple(companions) for media_id, companions in found.items()}
+
+
+def has_pairs(connection: apsw.Connection) -> bool:
+    """Whether any item stands for another one."""
+    return fetch_one(connection, "SELECT 1 FROM media WHERE shown_by IS NOT NULL LIMIT 1") is not None
+
+
+def as_shown(connection: apsw.Connection, space: Space, neighbours: Sequence[Neighbour]) -> list[Neighbour]:
+    """Neighbours with the photo in the place of its film, each item once, at its better cosine."""
+    rows = fetch(
+        connection,
+        "SELECT m.id, s.media_id, s.id FROM json_each(?) j CROSS JOIN media m ON m.id = j.value "
+        "CROSS JOIN segment s ON s.media_id = m.shown_by AND s.space_id = ?",
+        (json.dumps([neighbour.media_id for neighbour in neighbours]), space.id),
+    )
+    stills = {film_id: (media_id, segment_id) for film_id, media_id, segment_id in rows}
+    shown: dict[int, Neighbour] = {}
+    for neighbour in neighbours:
+        media_id, segment_id = stills.get(neighbour.media_id, (neighbour.media_id, neighbour.segment_id))
+        shown.setdefault(media_id, Neighbour(media_id, segment_id, neighbour.cosine))
+    return list(shown.values())
+
+
+# The name without its extension; a name that is no text is compared as none, and finds nothing.
+_STEM = "substr(m.name, 1, length(rtrim(m.name, replace(m.name, '.', ''))) - 1)"
+
+
+def _split(name: str) -> tuple[str, str]:
+    """A relative path without its extension, and the extension in lower case."""
+    stem, extension = os.path.splitext(name)  # noqa: PTH122 - keeps surrogate escapes
+    return stem, extension.lower()
+
+
+def _base(stored: str | bytes) -> str:
+    return os.path.basename(loaded_name(stored))  # noqa: PTH119

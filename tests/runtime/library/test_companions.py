@@ -1,0 +1,159 @@
+"""A Live Photo and a photo with its raw file are one item, whatever order their files came in."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from qvl_local.runtime.library.browse import browse
+from qvl_local.runtime.library.home import DATABASE
+from qvl_local.runtime.library.migrations import MIGRATIONS
+from qvl_local.runtime.library.records import Companion, Filters, FoundFile, IndexedMedia
+from qvl_local.runtime.library.search import find
+from qvl_local.runtime.library.store import Store
+
+
+def film(make: Any, folder_id: int, name: str, *, seconds: float = 2.8, vector: Any = None) -> IndexedMedia:
+    media: IndexedMedia = make.video(folder_id, name, make.vectors(1) if vector is None else [vector])
+    return replace(media, info=replace(media.info, duration_s=seconds))
+
+
+def shown(store: Store, **filters: Any) -> list[str]:
+    return sorted(item.name for item in browse(store, filters=Filters(**filters)).items)
+
+
+def test_a_live_photo_is_one_item_in_every_order_of_writing(home: Path, make: Any) -> None:
+    for number, order in enumerate(permutations(range(3))):
+        with Store.open(home / str(number), mode="write") as store:
+            folder, space = store.add_folder("/p"), store.space(make.identity())
+            files = [
+                make.photo(folder.id, "d/IMG_1.HEIC"),
+                make.photo(folder.id, "d/IMG_1.JPG"),
+                film(make, folder.id, "d/IMG_1.MOV"),
+            ]
+            ids = dict(zip(order, [store.write([files[at]], space)[0] for at in order]))
+            assert shown(store) == ["IMG_1.HEIC", "IMG_1.JPG"]
+            assert store.companions(ids.values()) == {ids[0]: (Companion("live", "IMG_1.MOV", ids[2]),)}
+            assert store.shown_as(ids[2]) == ids[0]
+
+
+@pytest.mark.parametrize(
+    ("still", "moving", "seconds"),
+    [
+        ("d/IMG_1.HEIC", "d/IMG_1.MOV", 4.5),
+        ("d/IMG_1.HEIC", "e/IMG_1.MOV", 2.0),
+        ("d/IMG_1.HEIC", "d/IMG_10.MOV", 2.0),
+        ("d/IMG_1.HEIC", "d/IMG_1.edited.MOV", 2.0),
+        ("d/IMG_1.PNG", "d/IMG_1.MOV", 2.0),
+        ("d/IMG_1.HEIC", "d/IMG_1.MKV", 2.0),
+    ],
+)
+def test_what_only_looks_like_a_live_photo_is_two_items(
+    store: Store, make: Any, still: str, moving: str, seconds: float
+) -> None:
+    folder, space = store.add_folder("/p"), store.space(make.identity())
+    store.write([make.photo(folder.id, still), film(make, folder.id, moving, seconds=seconds)], space)
+    assert browse(store).total == 2
+
+
+def test_pairs_follow_moves_failures_and_removals(store: Store, make: Any) -> None:
+    folder, space = store.add_folder("/p"), store.space(make.identity())
+    still, moving = store.write([make.photo(folder.id, "a.jpg"), film(make, folder.id, "a.mov")], space)
+    store.rename(still, FoundFile(folder.id, "b.jpg", 100, 1))
+    assert shown(store) == ["a.mov", "b.jpg"]
+    store.rename(moving, FoundFile(folder.id, "b.mov", 100, 1))
+    assert shown(store) == ["b.jpg"]
+    copied = store.copy(moving, FoundFile(folder.id, "c.mov", 100, 1))
+    assert shown(store) == ["b.jpg", "c.mov"]
+    store.copy(still, FoundFile(folder.id, "c.jpg", 100, 1))
+    assert store.shown_as(copied) != copied
+    assert shown(store) == ["b.jpg", "c.jpg"]
+    store.write([make.failed(folder.id, "b.jpg")], space)
+    assert shown(store) == ["b.mov", "c.jpg"]
+    store.remove([store.shown_as(copied)])
+    assert shown(store) == ["b.mov", "c.mov"]
+
+
+def test_a_hit_in_the_film_is_shown_as_the_photo(store: Store, make: Any) -> None:
+    folder, space = store.add_folder("/p"), store.space(make.identity())
+    query, *others = make.vectors(40)
+    still, moving, *_ = store.write(
+        [
+            make.photo(folder.id, "a.jpg", -query),
+            film(make, folder.id, "a.mov", vector=query),
+            *(make.photo(folder.id, f"{n}.png", vector) for n, vector in enumerate(others)),
+        ],
+        space,
+    )
+    (hit,) = find(store, query, limit=1).result().hits
+    assert (hit.media_id, hit.kind, hit.start_s) == (still, "photo", None)
+    assert hit.embedding_score == pytest.approx(1, abs=0.01)
+    assert hit.companions == (Companion("live", "a.mov", moving),)
+    every = find(store, query, limit=100).result().hits
+    assert sorted(h.media_id for h in every) == sorted(m for m in range(1, 42) if m != moving)
+    (only,) = find(store, query, limit=1, filters=Filters(kind="photo")).result().hits
+    assert (only.media_id, only.embedding_score) == (still, pytest.approx(1, abs=0.01))
+    assert find(store, query, filters=Filters(kind="video")).result().hits == ()
+    for excluded in (still, moving):
+        assert still not in {h.media_id for h in find(store, query, exclude=excluded).result().hits}
+
+
+def test_pairs_of_an_older_library_are_found_when_it_is_opened(home: Path, make: Any) -> None:
+    files = (
+        "a.HEIC",
+        "a.JPG",
+        "a.MOV",
+        "b.jpeg",
+        "b.mp4",
+        "long.jpg",
+        "long.mov",
+        "x\udcff.jpg",
+        "x\udcff.mov",
+    )
+    with Store.open(home, mode="write") as store:
+        folder, space = store.add_folder("/p"), store.space(make.identity())
+        for name in files:
+            is_film = name.lower().endswith(("mov", "mp4"))
+            seconds = 60.0 if name.startswith("long") else 2.0
+            one = film(make, folder.id, name, seconds=seconds) if is_film else make.photo(folder.id, name)
+            store.write([one], space)
+        now = {name: store.shown_as(at) for at, name in enumerate(files, start=1)}
+        assert now["a.MOV"] == 1
+        assert now["b.mp4"] == 4
+        assert now["x\udcff.mov"] == 8
+    undo(home)
+    with Store.open(home) as store:
+        then = {name: store.shown_as(at) for at, name in enumerate(files, start=1)}
+    # Only a name that is no text waits for its file to change.
+    assert then == now | {"x\udcff.mov": 9}
+
+
+def undo(home: Path) -> None:
+    """Take a library back to the schema before companions."""
+    import apsw
+
+    later = [migration.name for migration in MIGRATIONS if migration.name >= "0003"]
+    connection = apsw.Connection(str(home / DATABASE))
+    for name in ("media_shown_by", "media_shown", "media_place"):
+        connection.execute(f"DROP INDEX {name}")
+    connection.execute("ALTER TABLE media DROP COLUMN shown_by; DROP TABLE raw")
+    connection.executemany("DELETE FROM migration WHERE name = ?", [(name,) for name in later])
+    connection.close()
+
+
+def test_filters_ask_the_photo_and_never_its_film(store: Store, make: Any) -> None:
+    from datetime import datetime
+
+    folder, space = store.add_folder("/p"), store.space(make.identity())
+    query = make.vectors(1)[0]
+    moving = film(make, folder.id, "a.mov", vector=query)
+    moving = replace(moving, info=replace(moving.info, taken_at=datetime(2024, 1, 2)))
+    store.write([make.photo(folder.id, "a.jpg", -query, taken_at=datetime(2024, 1, 1)), moving], space)
+    late, early = Filters(after=datetime(2024, 1, 2)), Filters(before=datetime(2024, 1, 2))
+    assert find(store, query, filters=late).result().hits == ()
+    (hit,) = find(store, query, filters=early).result().hits
+    assert np.isclose(hit.embedding_score, 1, atol=0.01)
