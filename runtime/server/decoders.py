@@ -55,6 +55,11 @@ class Decoders:
         self._sweeper: threading.Timer | None = None
         self._is_closed = False
 
+    @property
+    def idle(self) -> int:
+        """How many processes wait for a file."""
+        return len(self._idle)
+
     def picture(
         self, path: Path, budget: PixelBudget, *, go_on: Callable[[], None] = nothing
     ) -> NDArray[np.uint8]:

@@ -7,10 +7,12 @@ bytes are bounded. What comes is not looked at.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -77,29 +79,37 @@ class Remote:
         split = _checked(address)
         host, port = str(split.hostname), split.port or _PORTS[split.scheme]
         connection = self._connection(split.scheme, host, port, deadline)
+        # Timeouts are for each piece; this is for a server that sends a byte now and then.
+        guard = threading.Timer(max(deadline - time.monotonic(), 0), _hang_up, (connection.sock,))
+        guard.daemon = True
+        guard.start()
         try:
             path = (split.path or "/") + (f"?{split.query}" if split.query else "")
             connection.request(
                 "GET", path, headers={"Accept": "image/*, video/*", "Accept-Encoding": "identity"}
             )
-            response = connection.getresponse()
-            location = response.getheader("location")
-            if response.status in _REDIRECTS and location:
-                return location
-            if response.status != 200:
-                raise RemoteError(f"the address answers {response.status}, not a file.")
-            self._copy(response, target, deadline, go_on)
+            with connection.getresponse() as response:
+                location = response.getheader("location")
+                if response.status in _REDIRECTS and location:
+                    return location
+                if response.status != 200:
+                    raise RemoteError(f"the address answers {response.status}, not a file.")
+                self._copy(response, target, go_on)
+        except (OSError, http.client.HTTPException) as error:
+            if time.monotonic() < deadline:
+                raise
+            raise self._too_late() from error
         finally:
+            guard.cancel()
             connection.close()
+        if time.monotonic() > deadline:  # what came may end where we hung up
+            raise self._too_late()
         return None
 
-    def _copy(
-        self,
-        response: http.client.HTTPResponse,
-        target: BinaryIO,
-        deadline: float,
-        go_on: Callable[[], None],
-    ) -> None:
+    def _too_late(self) -> RemoteError:
+        return RemoteError(f"the address took longer than {self.limit_s:g} s.")
+
+    def _copy(self, response: http.client.HTTPResponse, target: BinaryIO, go_on: Callable[[], None]) -> None:
         too_large = RemoteError(f"what the address gives is larger than {self.max_bytes:,} bytes.")
         if (response.length or 0) > self.max_bytes:
             raise too_large
@@ -109,8 +119,6 @@ class Remote:
             received += len(piece)
             if received > self.max_bytes:
                 raise too_large
-            if time.monotonic() > deadline:
-                raise RemoteError(f"the address took longer than {self.limit_s:g} s.")
             target.write(piece)
         if response.length:
             raise RemoteError("the address closed the connection before everything was there.")
@@ -134,6 +142,13 @@ class Remote:
         else:
             connection.sock = plain
         return connection
+
+
+def _hang_up(connection: socket.socket) -> None:
+    """End a connection from another thread; whoever reads from it finds its end."""
+    with contextlib.suppress(OSError):
+        # Not the method of a TLS socket, which would go on in plain text.
+        socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
 
 def _checked(address: str) -> SplitResult:
