@@ -48,7 +48,7 @@ from .linear import LinearFormat, Tuning
 from .onnx_file import ElementType, Model, Place
 from .parity import check_parity, record_parity
 from .recipe import DYNAMIC, PRECISIONS, Recipe, Tolerance, Tower, tower_of
-from .staging import check_target, locked, staged
+from .staging import check_target, locked, staged, storage_errors
 from .tensorrt_operators import check_operators
 from .tuning import format_of, tune
 from .vision import build_vision
@@ -93,6 +93,7 @@ def export_bundle(
     check_target(output)
     with (
         locked(output, waiting=lambda: report("waiting", 0.0)),
+        storage_errors(output),
         tempfile.TemporaryFile(dir=output.parent) as spool,
     ):
         if keep_existing and (output / MANIFEST).is_file():
@@ -101,6 +102,7 @@ def export_bundle(
             check_optimum()
         checkpoints = {role: Checkpoint(sources[role].path) for role in sorted(sources)}
         _check_dims(recipe, checkpoints, sources)
+        recipe.check_layers({name for checkpoint in checkpoints.values() for name in checkpoint.names()})
         plan = _plan(sources, checkpoints, recipe, layout, _calibration(recipe, examples), spool, report)
         with staged(output) as stage:
             _write(checkpoints, plan, recipe, examples, spool, stage, report)
@@ -206,7 +208,9 @@ def _calibration(recipe: Recipe, examples: Sequence[Example] | None) -> str | No
     """What the manifest says of calibration."""
     if not recipe.tuned:
         return None
-    return "sample world" if examples is None else f"{len(examples)} own pictures"
+    if examples is None:
+        return "sample world"
+    return f"{len(examples)} own picture{'' if len(examples) == 1 else 's'}"
 
 
 def _tolerance(recipe: Recipe, layout: DecoderLayout) -> Tolerance:

@@ -61,7 +61,7 @@ class Int8Format:
 
         def packed() -> tuple[NDArray[Any], ...]:
             quantized = int8.quantize_weight(read(), reduce_range=self.reduce_range)
-            return transposed(quantized.values), quantized.scale
+            return transposed(quantized.values), narrow(quantized.scale, _FLOAT, weight.name)
 
         values, row_scale = each_of(packed, 2)
         stored = graph.weight(weight.name, ElementType.INT8, (weight.columns, weight.rows), values)

@@ -239,6 +239,21 @@ class Recipe:
         linear = LayerFormats(base.linear, own) if own else base.linear
         return replace(base, linear=linear, tuning=tuning or {}) if own or tuning else base
 
+    def check_layers(self, tensors: Iterable[str]) -> None:
+        """Every rule must speak of a layer: a misspelt one would change nothing, and say nothing.
+
+        Raises:
+            InputError: a rule's pattern fits no layer among the canonical names of the tensors.
+        """
+        layers = sorted(name for name in tensors if is_layer(name))
+        for rule in self.layers:
+            if not any(rule.applies(name) for name in layers):
+                known = layers[0].removesuffix(".weight") if layers else "visual.merger.linear_fc1"
+                raise InputError(
+                    f"[layers] {rule.pattern!r} fits no layer of the model. Layers are named like {known}; "
+                    "* stands for any characters."
+                )
+
     def exceptions(self, tensors: Iterable[str]) -> dict[str, str]:
         """Layers that have not their tower's precision, and what they have; for the manifest."""
         tensors = list(tensors)

@@ -53,12 +53,12 @@ def check_target(output: Path) -> None:
 @contextmanager
 def locked(output: Path, *, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold the right to write `output`; `waiting` is called once if another process holds it first."""
-    with _storage_errors(output):
+    with storage_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
     path = _lock_path(output.parent, output.name)
     told = False
     while True:
-        with _storage_errors(output):
+        with storage_errors(output):
             descriptor = _try_acquire(path)
         if descriptor is not None:
             break
@@ -84,7 +84,7 @@ def staged(output: Path) -> Iterator[Path]:
     stage = output.with_name(f".{output.name}.tmp-{secrets.token_hex(4)}")
     with _terminable():
         try:
-            with _storage_errors(output):
+            with storage_errors(output):
                 stage.mkdir()
                 yield stage
                 _sync(stage)
@@ -139,7 +139,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _storage_errors(output: Path) -> Iterator[None]:
+def storage_errors(output: Path) -> Iterator[None]:
     """Turn the system's refusals into errors that say what to do."""
     try:
         yield

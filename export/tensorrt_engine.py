@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def _build(
     config = builder.create_builder_config()
     config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, settings.workspace_bytes)
     config.builder_optimization_level = settings.effort
-    cache = config.create_timing_cache(timing.read_bytes() if timing.is_file() else b"")
+    cache = config.create_timing_cache(_bytes(timing))
     config.set_timing_cache(cache, ignore_mismatch=False)
     inputs = {network.get_input(number).name for number in range(network.num_inputs)}
     for wanted in profiles:
@@ -159,8 +160,9 @@ def _build(
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise ModelError(f"{graph}: TensorRT built no engine; what it printed says why.{_ADVICE}")
-    timing.parent.mkdir(parents=True, exist_ok=True)
-    _write(timing, bytes(config.get_timing_cache().serialize()))
+    with suppress(OSError):  # what was timed only saves time
+        timing.parent.mkdir(parents=True, exist_ok=True)
+        _write(timing, bytes(config.get_timing_cache().serialize()))
     return bytes(plan)
 
 
@@ -187,6 +189,13 @@ def _timing_cache(machine: EngineMachine) -> Path:
     """One timing cache a card and version, shared by all bundles: kernels are timed once."""
     name = f"{machine.gpu}-{machine.tensorrt}-{machine.driver}".replace("/", "_").replace(" ", "_")
     return cache_folder() / ENGINES / name / TIMING_CACHE
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 def _text(path: Path) -> str | None:

@@ -63,7 +63,7 @@ def quantize(weight: NDArray[np.floating], *, bits: Bits, block: int, scales: Fl
     """Round a weight [rows, columns] in blocks.
 
     Args:
-        weight: finite numbers.
+        weight: numbers; a block with what is none has a scale that is none.
         bits: of a code.
         block: columns that share a scale; a power of two from 16.
         scales: float32 [rows, blocks] chosen elsewhere; `largest_scales` when not given.
@@ -82,8 +82,9 @@ def quantize(weight: NDArray[np.floating], *, bits: Bits, block: int, scales: Fl
         here = slice(start, min(start + _ROWS_AT_ONCE, rows))
         part = np.asarray(weight[here], np.float32)
         kept[here] = largest_scales(part, bits=bits, block=block) if scales is None else scales[here]
-        steps = _grid(part, block) / np.where(kept[here] == 0, np.float32(1), kept[here])[..., None]
-        whole = np.clip(np.rint(steps) + zero, 0, 2 * zero - 1).astype(np.uint8)
+        with np.errstate(invalid="ignore"):  # the scale of what is no number is none either
+            steps = _grid(part, block) / np.where(kept[here] == 0, np.float32(1), kept[here])[..., None]
+            whole = np.clip(np.rint(steps) + zero, 0, 2 * zero - 1).astype(np.uint8)
         codes[here] = whole[..., 0::2] | (whole[..., 1::2] << 4) if bits == 4 else whole
     return Blocks(codes, kept, bits, block, columns)
 

@@ -54,7 +54,7 @@ def quantize_weight(weight: NDArray[np.floating], *, reduce_range: bool = False)
     """Round a weight [rows, columns] to int8, row by row.
 
     Args:
-        weight: finite numbers.
+        weight: numbers; a row with what is none has a scale that is none.
         reduce_range: keep to [-64, 64], for engines on x86 without VNNI that add products in 16 bits.
     """
     limit = REDUCED_RANGE if reduce_range else FULL_RANGE
@@ -65,10 +65,11 @@ def quantize_weight(weight: NDArray[np.floating], *, reduce_range: bool = False)
         here = slice(start, min(start + _ROWS_AT_ONCE, rows))
         part = np.asarray(weight[here], np.float32)
         largest = np.abs(part).max(axis=1)
-        scale[here] = np.where(largest > 0, largest / np.float32(limit), np.float32(1))
-        part = part / scale[here, None]
-        np.rint(part, out=part)
-        values[here] = np.clip(part, -limit, limit, out=part)
+        scale[here] = np.where(largest == 0, np.float32(1), largest / np.float32(limit))
+        with np.errstate(invalid="ignore"):  # the scale of what is no number is none either
+            part = part / scale[here, None]
+            np.rint(part, out=part)
+            values[here] = np.clip(part, -limit, limit, out=part)
     return Int8Weight(values, scale)
 
 

@@ -87,7 +87,7 @@ def quantize(values: NDArray[np.floating], *, scales: Floats | None = None) -> N
     """Quantize an array of any shape; every value goes to the nearest level of its block.
 
     Args:
-        values: finite numbers.
+        values: numbers; a block with what is none has a scale that is none.
         scales: float32 [ceil(n / 64)], the scale of each block, chosen elsewhere; each block's largest
             magnitude when not given. Values beyond their block's scale take the outermost level.
     """
@@ -189,7 +189,8 @@ def _parts(flat: Floats) -> Iterator[tuple[int, Floats]]:
 def _scaled(part: Floats, absmax: Floats, *, whole: bool) -> Floats:
     """Values in [-1, 1]. bitsandbytes multiplies by a reciprocal in whole blocks, divides in the rest."""
     safe = np.maximum(absmax, _SMALLEST)[:, None]
-    scaled = np.multiply(part, np.float32(1) / safe) if whole else np.divide(part, safe)
+    with np.errstate(invalid="ignore"):  # the scale of what is no number is none either
+        scaled = np.multiply(part, np.float32(1) / safe) if whole else np.divide(part, safe)
     return np.clip(scaled, np.float32(-1), np.float32(1)).astype(np.float32, copy=False)
 
 

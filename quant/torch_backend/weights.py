@@ -97,13 +97,17 @@ def _files(folder: Path) -> list[Path]:
         return [single]
     try:
         raw: Any = json.loads(index.read_text(encoding="utf-8"))
-        return [folder / name for name in sorted({str(name) for name in raw["weight_map"].values()})]
+        names = sorted({str(name) for name in raw["weight_map"].values()})
     except FileNotFoundError:
         raise CheckpointError(
             f"{folder}: neither {_SINGLE} nor {_INDEX}. Download the checkpoint again."
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: cannot be read ({error}). Download the checkpoint again.") from error
+    for name in names:
+        if Path(name).name != name:
+            raise CheckpointError(f"{index}: names a file outside the folder: {name!r}. Do not use it.")
+    return [folder / name for name in names]
 
 
 def _mapped(file: Path) -> dict[str, torch.Tensor]:

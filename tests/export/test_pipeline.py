@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from qvl_local.export import linear
 from qvl_local.export.cache import export_into_cache
 from qvl_local.export.checkpoint import Checkpoint
 from qvl_local.export.pipeline import export_bundle, name_sources
-from qvl_local.export.recipe import PRECISIONS, Recipe
+from qvl_local.export.recipe import PRECISIONS, LayerRule, Recipe
 from qvl_local.runtime.errors import BundleError, CheckpointError, InputError, ParityError
 from qvl_local.runtime.model.bundle import Bundle, Role, open_bundle, verify_files
 from qvl_local.runtime.model.resolve import Checkpoint as Source
@@ -260,6 +261,29 @@ def test_weights_that_are_not_numbers_are_refused_by_name(
     ):
         export_bundle(single(folder), tmp_path / "bundle", recipe=Recipe())
     assert not (tmp_path / "bundle").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int8-weight", "int4", "nf4"])
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_matrices_that_are_not_numbers_are_refused_by_name(
+    random_checkpoint: Callable[..., Path], tmp_path: Path, precision: str, value: float
+) -> None:
+    folder = Path(shutil.copytree(random_checkpoint(), tmp_path / "checkpoint"))
+    tensors = load_file(folder / "model.safetensors")
+    tensors["model.language_model.layers.0.mlp.up_proj.weight"][3, 5] = value
+    save_file(tensors, folder / "model.safetensors")
+    # Without calibration, whose inputs would be no numbers either.
+    recipe = replace(Recipe.of(precision), calibrated=())
+    with pytest.raises(CheckpointError, match=r"layers\.0\.mlp\.up_proj\.weight holds infinite or undef"):
+        export_bundle(single(folder), tmp_path / "bundle", recipe=recipe)
+
+
+def test_a_rule_that_fits_no_layer_is_refused(random_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    rules = (LayerRule("language_model.*.down_proj", "fp16"), LayerRule("language_model.layer.0.*", "fp16"))
+    recipe = Recipe(vision="nf4", decoder="nf4", layers=rules)
+    with pytest.raises(InputError, match=r"'language_model\.layer\.0\.\*' fits no layer.* named like lang"):
+        export_bundle(single(random_checkpoint()), tmp_path / "bundle", recipe=recipe)
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_tokenizer_without_the_answers_cannot_rerank(

@@ -124,6 +124,22 @@ def test_a_failing_disk_is_told_and_leaves_nothing(
     assert entries(tmp_path) == []
 
 
+def test_a_disk_that_fills_up_while_models_are_compared_is_told(
+    random_checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    pair: dict[Role, Source] = {
+        "embedder": Source(path=random_checkpoint(), name="one"),
+        "reranker": Source(path=random_checkpoint(role="reranker", seed=3), name="other"),
+    }
+    monkeypatch.setattr("qvl_local.export.layout.find_adapters", fail)
+    with pytest.raises(BundleError, match="disk is full"):
+        export_bundle(pair, tmp_path / "bundle", recipe=Recipe.of("nf4"))
+    assert entries(tmp_path) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_leaves_nothing(number: int, random_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     process = start_and_stop(random_checkpoint(), tmp_path / "bundle")

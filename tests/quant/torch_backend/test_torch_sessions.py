@@ -168,6 +168,15 @@ def test_damaged_weights_are_an_error_that_names_the_file(copied: Path) -> None:
         load(copied)
 
 
+def test_an_index_that_leads_elsewhere_is_refused(copied: Path) -> None:
+    weights = copied / "model.safetensors"
+    weights.rename(copied.parent / "elsewhere.safetensors")
+    index = {"weight_map": {"model.visual.patch_embed.proj.bias": "../elsewhere.safetensors"}}
+    (copied / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="outside the folder"):
+        load(copied)
+
+
 class HungryLayer(torch.nn.Module):
     """Asks the real allocator for 256 TB."""
 
