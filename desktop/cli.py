@@ -13,6 +13,7 @@ Importing this module loads typer and nothing heavier: each command imports what
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -35,6 +36,11 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 # Commands whose time goes into models, and whose own products are small.
 _SEARCHES = ("search", "similar", "demo")
+
+# Commands that end with one answer. Importing makes objects by the ten thousand, and no cycles that are worth
+# the time to look for them again and again.
+_BRIEF = ("search", "similar")
+_COLLECT_AFTER = 100_000
 
 app = typer.Typer(
     name="qvl-local",
@@ -69,9 +75,12 @@ def _root(
 
 def main() -> None:
     """Entry point of the `qvl-local` command."""
-    searching = next((word for word in sys.argv[1:] if not word.startswith("-")), "") in _SEARCHES
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    searching = command in _SEARCHES
     if searching:
         _spare_cores()
+    if command in _BRIEF:
+        gc.set_threshold(_COLLECT_AFTER)
     status = run(sys.argv[1:])
     if searching or threading.active_count() > 1:
         # The output is written and the library closed; taking interpreter and models apart is a tenth of a

@@ -57,6 +57,7 @@ def search(
         backend=backend,
         device=device,
         precision=precision,
+        brief=True,
         create=False,
         progress=first_model_step(),
     ) as opened:

@@ -50,6 +50,7 @@ def similar(
         backend=backend,
         device=device,
         precision=precision,
+        brief=True,
         create=False,
         progress=first_model_step(),
     ) as opened:

@@ -218,6 +218,7 @@ class Models:
                 backend=running.backend,
                 device=running.device,
                 precision=running.precision,
+                brief=running.brief,
                 progress=tell,
             )
         except StoppedError:

@@ -37,6 +37,7 @@ class Running:
     backend: BackendName
     device: Device
     precision: str | None
+    brief: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,19 +48,22 @@ class Asked:
     backend: BackendName | None = None
     device: Device = "cpu"
     precision: str | None = None
+    brief: bool = False
 
     def running(self, space: Space | None) -> Running:
         """What to open for a library whose active space is `space`."""
         default: BackendName = "onnx"
         if space is None or self.model not in (None, space.identity.bundle):
-            return Running(self.model or DEFAULT_MODEL, self.backend or default, self.device, self.precision)
+            model, backend = self.model or DEFAULT_MODEL, self.backend or default
+            return Running(model, backend, self.device, self.precision, self.brief)
         model = space.identity.bundle
         precision: str | None
         backend, precision = _remembered(space.identity)
         # Another backend has precisions of its own, and a bundle folder has the one that it was made with.
         if self.backend not in (None, backend) or (Path(model) / MANIFEST).is_file():
             precision = None
-        return Running(model, self.backend or backend, self.device, self.precision or precision)
+        precision = self.precision or precision
+        return Running(model, self.backend or backend, self.device, precision, self.brief)
 
     def options(self) -> Iterator[str]:
         """The command line's options that ask for the same, but for the model."""

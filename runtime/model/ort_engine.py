@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,8 +51,8 @@ class OrtEngine:
         self.table: Rows = open_table(bundle, role)
         self.head: NDArray[np.float32] | None = open_head(bundle) if role == "reranker" else None
         self._adapter = part.adapter
-        self._vision = Lease(bundle.file(part.vision), options)
-        self._decoder = Lease(bundle.file(part.decoder), options)
+        self._vision = Lease(bundle.file(part.vision), _suited(options, part.vision_precision))
+        self._decoder = Lease(bundle.file(part.decoder), _suited(options, part.decoder_precision))
 
     def vision(self) -> Session:
         """The vision tower."""
@@ -66,3 +67,8 @@ class OrtEngine:
         """Free both graphs, unless the other model of the pair is using them."""
         self._vision.drop()
         self._decoder.drop()
+
+
+def _suited(options: SessionOptions, precision: str) -> SessionOptions:
+    """Brief for float32 alone: quantized weights as they lie go through other kernels, to other results."""
+    return options if precision == "fp32" else replace(options, brief=False)

@@ -37,6 +37,7 @@ class PairModel:
         threads: int | None = None,
         precision: str | None = None,
         pixels: PixelBudget | None = None,
+        brief: bool = False,
         progress: Callable[[str, float], None] | None = None,
     ) -> Self:
         """Open a model by name ("tiny", "2b", "8b"), Hugging Face id, checkpoint folder or bundle folder.
@@ -54,6 +55,8 @@ class PairModel:
                 folder, which TensorRT's engines always come from, has its own. For torch "fp32", "fp16",
                 "bf16", "int8", "nf4"; None is bf16 on CUDA, fp32 on the CPU.
             pixels: pixel budget instead of the checkpoint's; see `PixelBudget`.
+            brief: this process runs the model a few times and ends: ONNX Runtime then loads float32 weights
+                faster, and each run takes a little longer. Results are the same to rounding.
             progress: told a step's name and its fraction done while a checkpoint is fetched and exported.
 
         Raises:
@@ -66,7 +69,7 @@ class PairModel:
             cls.role,
             backend=backend,
             precision=precision,
-            options=SessionOptions(device=device, threads=threads),
+            options=SessionOptions(device=device, threads=threads, brief=brief),
             progress=progress,
         )
         return cls(engine, pixels=pixels)

@@ -41,6 +41,12 @@ def test_what_is_not_asked_for_is_remembered(
     assert asked.running(remembered) == Running(model, backend, "cpu", precision)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("remembered", [None, space("fp16/fp16")])
+def test_a_brief_library_opens_brief_models(remembered: Space | None) -> None:
+    assert Asked(brief=True).running(remembered).brief
+    assert not Asked().running(remembered).brief
+
+
 def test_a_bundle_folder_has_its_own_precision(tmp_path: Path) -> None:
     (tmp_path / "qvl.json").write_text("{}")
     assert Asked().running(space("fp16/fp16", str(tmp_path))).precision is None

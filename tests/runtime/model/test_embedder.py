@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from PIL import Image
 from qvl_local.runtime import Embedder
 from qvl_local.runtime.errors import BundleError, InputError, MediaError
 from qvl_local.runtime.model.bundle import open_bundle
+from qvl_local.runtime.model.ort_engine import OrtEngine
+from qvl_local.runtime.model.ort_session import SessionOptions
 from qvl_local.runtime.model.pixels import fit_image_size
 from qvl_local.runtime.model.video import VideoFrames
 
@@ -20,6 +23,21 @@ from qvl_local.runtime.model.video import VideoFrames
 @pytest.fixture(scope="module")
 def embedder():
     return Embedder.open("tiny", threads=1)
+
+
+def test_a_brief_model_gives_the_same_vectors(embedder, picture):
+    inputs = [{"text": "two dogs on a beach"}, {"image": picture(96, 128)}]
+    brief = Embedder.open("tiny", threads=1, brief=True)
+    assert np.abs(brief.embed(inputs) - embedder.embed(inputs)).max() <= 1e-5
+
+
+@pytest.mark.parametrize(("precision", "entry"), [("fp32", "1"), ("int8", "0")])
+def test_only_float32_weights_are_left_as_they_lie(embedder, precision, entry):
+    part = replace(embedder.bundle.part("embedder"), decoder_precision=precision)
+    manifest = replace(embedder.bundle.manifest, parts={"embedder": part})
+    engine = OrtEngine(replace(embedder.bundle, manifest=manifest), "embedder", SessionOptions(brief=True))
+    settings = engine.decoder()._session.get_session_options()
+    assert settings.get_session_config_entry("session.disable_prepacking") == entry
 
 
 def unit(vector):
