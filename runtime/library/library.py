@@ -340,7 +340,10 @@ class Library:
             query |= found.shown
             weight = reranker.fusion.get("cosine_weight", DEFAULT_FUSION_WEIGHT)
             pictures = self._pictures()
-            return rerank(found, lambda best: logits(reranker, query, best, previews=pictures), weight=weight)
+            with models.first_run():
+                return rerank(
+                    found, lambda best: logits(reranker, query, best, previews=pictures), weight=weight
+                )
 
     def similar(
         self, path: str | Path, *, limit: int = 20, filters: Filters | None = None, dims: int | None = None

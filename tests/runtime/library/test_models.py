@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from qvl_local.runtime import Library
-from qvl_local.runtime.errors import InputError, MediaError
+from qvl_local.runtime.errors import InputError, MediaError, ModelError, ModelLoadingError
 from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.models import Models
 from qvl_local.runtime.library.workers import WorkerSettings
@@ -182,3 +182,55 @@ def test_the_command_leaves_at_once_what_still_loads(library_folder: Path) -> No
     )
     assert done.returncode == 130, done.stderr
     assert "Stopped by Ctrl-C" in done.stderr
+
+
+def test_models_are_let_go_when_nobody_uses_them_and_come_back(library_folder: Path) -> None:
+    with Library.open(library_folder) as library:
+        assert library.model_state().state == "unloaded"
+        assert not library.release_models()
+        first = library.search("red").hits
+        assert library.model_state().state == "ready"
+        assert not library.release_models(idle_s=3600)
+        with library.using_models():
+            assert not library.release_models()
+        graphs = library._models._embedder
+        assert graphs is not None
+        assert library.release_models()
+        assert library.model_state().state == "unloaded"
+        assert library.search("red").hits == first
+        assert library.model_state().state == "ready"
+
+
+def test_nobody_waits_for_a_model_that_is_being_fetched(
+    tmp_path: Path, library_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens, go_on = threading.Event(), threading.Event()
+
+    def slow_open(_kind: type[Embedder], _model: str, *, progress: Any, **_: Any) -> None:
+        progress("downloading", 0.25)
+        opens.set()
+        go_on.wait(PATIENCE_S)
+        raise ModelError("the network went away")
+
+    with Library.open(library_folder) as library:
+        monkeypatch.setattr(Embedder, "open", classmethod(slow_open))
+        errors: list[Exception] = []
+
+        def fetch() -> None:
+            try:
+                library._models.embedder()
+            except ModelError as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=fetch)
+        thread.start()
+        assert opens.wait(PATIENCE_S)
+        state = library.model_state()
+        assert (state.state, state.step, state.fraction) == ("loading", "downloading", 0.25)
+        with pytest.raises(ModelLoadingError, match=r"downloading, 25%"):
+            library.search("red")
+        go_on.set()
+        thread.join(PATIENCE_S)
+        assert len(errors) == 1
+        state = library.model_state()
+        assert (state.state, state.error) == ("failed", "the network went away")
