@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _THREADS = 8
 # Larger photos take too long in a search, and Pillow warns of them: their thumbnail must do.
-_LARGEST = 80_000_000
+LARGEST_PIXELS = 80_000_000
 
 
 def logits(
@@ -70,7 +70,7 @@ def _preview(thumbnail: bytes | None, budget: PixelBudget) -> NDArray[np.uint8] 
 
 
 def _photo(item: MediaItem, budget: PixelBudget) -> NDArray[np.uint8] | None:
-    if item.width * item.height > _LARGEST or not _is_as_indexed(item):
+    if item.width * item.height > LARGEST_PIXELS or not is_as_indexed(item):
         return None
     try:
         with Path(item.path).open("rb") as file:
@@ -100,7 +100,7 @@ def _scene(candidate: Candidate, previews: Previews, budget: PixelBudget) -> dic
         with suppress(*DAMAGED):
             frames = split_strip(strip.jpeg, len(strip.times_s))
             return {"video": VideoFrames(frames=frames, times_s=np.array(strip.times_s))}
-    if not _is_as_indexed(item):
+    if not is_as_indexed(item):
         return None
     try:
         # Only where the previews were deleted, or are damaged.
@@ -110,7 +110,8 @@ def _scene(candidate: Candidate, previews: Previews, budget: PixelBudget) -> dic
         return None
 
 
-def _is_as_indexed(item: MediaItem) -> bool:
+def is_as_indexed(item: MediaItem) -> bool:
+    """Whether the file is the one that was read while indexing, by its size and time."""
     try:
         status = Path(item.path).stat()
     except OSError:

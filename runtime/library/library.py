@@ -56,9 +56,12 @@ if TYPE_CHECKING:
     from .facets import Facets
     from .indexer import Embed, IndexProgress, IndexSettings
     from .moments import Moment
+    from .renditions import Side
 
 QUERY_INSTRUCTION = "Retrieve images or text relevant to the user's query."
 """What the reference code of Qwen3-VL-Embedding tells the model about a query in words."""
+
+_CACHE_PATIENCE_MS = 500
 
 DEFAULT_FUSION_WEIGHT = 15.0
 """The cosine's part in the fused score for bundles that carry no measured one."""
@@ -84,6 +87,7 @@ class Library:
         self._store: Store | None = None
         self._lists: Store | None = None
         self._previews: Previews | None = None
+        self._written_previews: Previews | None = None
         self._previews_identity: tuple[int, int] | None = None
         self._precedence: Precedence | None = None
         self._models = Models(self._running, progress=progress)
@@ -443,10 +447,21 @@ class Library:
         """What the library knows about an item, None when there is none of this id."""
         return self._reader().media(media_id)
 
-    def thumbnail(self, media_id: int) -> bytes | None:
-        """A small JPEG of an item, None when there is none."""
-        item = self._reader().media(media_id)
-        return None if item is None else self._pictures().thumbnail(item.content_hash)
+    def thumbnail(self, media_id: int, *, side: Side = 320, t0_ms: int | None = None) -> bytes | None:
+        """A small JPEG of an item, None when there is none.
+
+        Args:
+            media_id: a photo or a video.
+            side: the longer side in pixels, 320 or 640; a picture is never enlarged. 640 of a photo is made
+                of its file the first time, and falls back to 320 where that cannot be read any more.
+            t0_ms: milliseconds into a video, for a picture of that moment instead of the cover.
+        """
+        from .renditions import rendition
+
+        item = self._lister().media(media_id)
+        if item is None:
+            return None
+        return rendition(item, self._pictures(), side=side, t0_ms=t0_ms, cache=self._cache())
 
     def browse(
         self, *, order: Order = "newest", offset: int = 0, limit: int = 100, filters: Filters | None = None
@@ -506,9 +521,10 @@ class Library:
 
     def _close(self, *, wait: bool) -> None:
         with self._lock:
-            models, files = self._models, (self._store, self._lists, self._previews)
+            models = self._models
+            files = (self._store, self._lists, self._previews, self._written_previews)
             self._models = Models(self._running, progress=self._model_progress)
-            self._store = self._lists = self._previews = None
+            self._store = self._lists = self._previews = self._written_previews = None
         models.close(wait=wait)
         for file in files:
             if file is not None:
@@ -534,11 +550,21 @@ class Library:
             # The cache may be deleted at any time, and made anew by another process.
             identity = _identity_of(self.path / PREVIEWS)
             if self._previews is None or identity != self._previews_identity:
-                if self._previews is not None:
-                    self._previews.close()
+                for opened in (self._previews, self._written_previews):
+                    if opened is not None:
+                        opened.close()
+                self._written_previews = None
                 self._previews = Previews.open(self.path)
                 self._previews_identity = identity
             return self._previews
+
+    def _cache(self) -> Previews | None:
+        """The same pictures for writing down what was made on request; None where that cannot be."""
+        with self._lock:
+            self._pictures()
+            if self._written_previews is None:
+                self._written_previews = _open_cache(self.path)
+            return self._written_previews
 
     def _find(
         self,
@@ -607,6 +633,16 @@ class Library:
                 return behind.embed(inputs, dims=behind.max_dims)
 
         return embed
+
+
+def _open_cache(folder: Path) -> Previews | None:
+    """The previews for writing; None where nothing can be written, or somebody else does for long."""
+    try:
+        cache = Previews.open(folder, mode="write")
+    except LibraryError:
+        return None
+    cache.be_quick(_CACHE_PATIENCE_MS)
+    return cache
 
 
 def _narrowed(vector: NDArray[np.float32], dims: int | None) -> NDArray[np.float32]:

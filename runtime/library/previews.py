@@ -3,15 +3,16 @@
 A cache: deleting it loses nothing for good.
 
 A thumbnail for every item, and for every scene of a video the frames that its vector was made of, so that
-reranking a video never decodes it again. Keyed by content, so that moved and copied files keep theirs. A
-damaged or foreign file is set aside and begun anew by the next indexing run; readers then simply find
-nothing.
+reranking a video never decodes it again. What is made on request is kept here, too: larger pictures, up to a
+number of them, and the fingerprints that duplicates are found by. Keyed by content, so that moved and copied
+files keep theirs. A damaged or foreign file is set aside and begun anew by the next indexing run; readers
+then simply find nothing.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, Self
 
 import apsw
 
-from ..errors import LibraryError
+from ..errors import LibraryBusyError, LibraryError
 from .connection import Mode, connect, storage_errors, write_transaction
 
 PREVIEWS = "previews.db"
@@ -36,6 +37,26 @@ CREATE TABLE strip (
 ) WITHOUT ROWID;
 PRAGMA user_version = {_VERSION};
 """
+# Later additions, made where they are missing: what older versions kept stays good, and they pass these by.
+_ADDED = """
+CREATE TABLE IF NOT EXISTS rendition (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    content_hash BLOB NOT NULL,
+    t0_ms INTEGER NOT NULL,     -- of a video's moment; -1 for the whole item
+    side INTEGER NOT NULL,      -- the longer one, at most
+    jpeg BLOB NOT NULL,
+    UNIQUE (content_hash, t0_ms, side)
+);
+CREATE TABLE IF NOT EXISTS fingerprint (
+    content_hash BLOB PRIMARY KEY,
+    version INTEGER NOT NULL,   -- of the way in which it was made
+    prints BLOB NOT NULL
+) WITHOUT ROWID;
+"""
+_KEYED = ("thumbnail", "strip", "rendition", "fingerprint")
+
+MOST_RENDITIONS = 20_000
+"""About a gigabyte; the oldest go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +96,11 @@ class Previews:
         path = folder / PREVIEWS
         try:
             return cls(_open(path, mode), path)
-        except LibraryError:
+        except LibraryError as error:
             if mode == "read":
                 return cls(None, path)
+            if isinstance(error, LibraryBusyError):
+                raise  # somebody writes to it: it is in order
         with storage_errors(path):
             for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
                 (folder / name).unlink(missing_ok=True)
@@ -93,7 +116,8 @@ class Previews:
         with self._calls, storage_errors(self._path), write_transaction(connection):
             for preview in previews:
                 key = preview.content_hash
-                connection.execute("DELETE FROM strip WHERE content_hash = ?", (key,))
+                for table in ("strip", "rendition", "fingerprint"):
+                    connection.execute(f"DELETE FROM {table} WHERE content_hash = ?", (key,))
                 connection.execute("INSERT OR REPLACE INTO thumbnail VALUES (?, ?)", (key, preview.thumbnail))
                 connection.executemany(
                     "INSERT INTO strip VALUES (?, ?, ?, ?)",
@@ -105,8 +129,8 @@ class Previews:
         connection = self._writable()
         with self._calls, storage_errors(self._path), write_transaction(connection):
             for key in content_hashes:
-                connection.execute("DELETE FROM thumbnail WHERE content_hash = ?", (key,))
-                connection.execute("DELETE FROM strip WHERE content_hash = ?", (key,))
+                for table in _KEYED:
+                    connection.execute(f"DELETE FROM {table} WHERE content_hash = ?", (key,))
 
     def keep_only(self, content_hashes: Iterable[bytes]) -> int:
         """Drop the pictures of all other contents; returns how many contents went."""
@@ -120,7 +144,8 @@ class Previews:
             before = connection.total_changes()
             connection.execute("DELETE FROM thumbnail WHERE content_hash NOT IN (SELECT * FROM kept)")
             dropped = connection.total_changes() - before
-            connection.execute("DELETE FROM strip WHERE content_hash NOT IN (SELECT * FROM kept)")
+            for table in _KEYED[1:]:
+                connection.execute(f"DELETE FROM {table} WHERE content_hash NOT IN (SELECT * FROM kept)")
             connection.execute("DELETE FROM kept")
         return dropped
 
@@ -137,6 +162,54 @@ class Previews:
         if row is None:
             return None
         return Strip(t0_ms, tuple(float(time) for time in row[0].split()), bytes(row[1]))
+
+    def strip_around(self, content_hash: bytes, t_ms: int) -> Strip | None:
+        """The frames of the scene that holds this time, of those that there are."""
+        row = self._row(
+            "SELECT t0_ms FROM strip WHERE content_hash = ? ORDER BY t0_ms > ?, abs(t0_ms - ?) LIMIT 1",
+            (content_hash, t_ms, t_ms),
+        )
+        return None if row is None else self.strip(content_hash, row[0])
+
+    def scene_times(self, content_hash: bytes) -> tuple[int, ...]:
+        """Where the scenes begin whose frames there are, in milliseconds, rising."""
+        rows = self._rows("SELECT t0_ms FROM strip WHERE content_hash = ? ORDER BY t0_ms", (content_hash,))
+        return tuple(t0_ms for (t0_ms,) in rows)
+
+    def rendition(self, content_hash: bytes, t0_ms: int | None, side: int) -> bytes | None:
+        """A picture of up to `side` pixels that was made on request, None when there is none."""
+        row = self._row(
+            "SELECT jpeg FROM rendition WHERE content_hash = ? AND t0_ms = ? AND side = ?",
+            (content_hash, -1 if t0_ms is None else t0_ms, side),
+        )
+        return None if row is None else bytes(row[0])
+
+    def keep_rendition(self, content_hash: bytes, t0_ms: int | None, side: int, jpeg: bytes) -> None:
+        """Keep such a picture; raises as `write`."""
+        connection = self._writable()
+        key = (content_hash, -1 if t0_ms is None else t0_ms, side)
+        with self._calls, storage_errors(self._path), write_transaction(connection):
+            connection.execute("INSERT OR REPLACE INTO rendition VALUES (NULL, ?, ?, ?, ?)", (*key, jpeg))
+            oldest = connection.last_insert_rowid() - MOST_RENDITIONS
+            connection.execute("DELETE FROM rendition WHERE id <= ?", (oldest,))
+
+    def fingerprints(self, version: int) -> dict[bytes, bytes]:
+        """Every fingerprint that was made in this way, by content."""
+        return dict(self._rows("SELECT content_hash, prints FROM fingerprint WHERE version = ?", (version,)))
+
+    def keep_fingerprints(self, version: int, prints: Mapping[bytes, bytes]) -> None:
+        """Keep fingerprints, in one transaction; raises as `write`."""
+        connection = self._writable()
+        with self._calls, storage_errors(self._path), write_transaction(connection):
+            connection.executemany(
+                "INSERT OR REPLACE INTO fingerprint VALUES (?, ?, ?)",
+                [(content, version, value) for content, value in prints.items()],
+            )
+
+    def be_quick(self, busy_ms: int) -> None:
+        """Wait no longer than this for another writer: what is kept here is not worth it."""
+        if self._connection is not None:
+            self._connection.set_busy_timeout(busy_ms)
 
     def close(self) -> None:
         """Close the file."""
@@ -166,6 +239,12 @@ class Previews:
                 return row
         return None
 
+    def _rows(self, query: str, values: tuple[bytes | int, ...]) -> list[tuple[Any, ...]]:
+        with self._calls, suppress(apsw.Error):
+            if self._connection is not None:
+                return self._connection.execute(query, values).fetchall()
+        return []
+
 
 def _open(path: Path, mode: Mode) -> apsw.Connection:
     connection = connect(path, mode=mode)
@@ -177,7 +256,17 @@ def _open(path: Path, mode: Mode) -> apsw.Connection:
                     connection.execute(_SCHEMA)
             elif version != _VERSION:
                 raise LibraryError(f"{path}: made by another version of qvl-local.")
+            if mode == "write" and not _has_added(connection):
+                with write_transaction(connection):
+                    connection.execute(_ADDED)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _has_added(connection: apsw.Connection) -> bool:
+    found = connection.execute(
+        "SELECT count(*) FROM sqlite_schema WHERE name IN ('rendition', 'fingerprint')"
+    )
+    return found.fetchall() == [(2,)]

@@ -23,10 +23,10 @@ _STRIP_QUALITY = 92
 _JPEG_SIDE = 65_500  # libjpeg's limit is 65,535
 
 
-def make_thumbnail(image: Image.Image) -> bytes:
-    """A JPEG of at most `THUMBNAIL_SIDE` pixels a side from an upright RGB image, never enlarged."""
+def make_thumbnail(image: Image.Image, *, side: int = THUMBNAIL_SIDE) -> bytes:
+    """A JPEG of at most `side` pixels a side from an upright RGB image, never enlarged."""
     small = image.copy()
-    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    small.thumbnail((side, side), Image.Resampling.BICUBIC, reducing_gap=2.0)
     return _jpeg(small, _THUMBNAIL_QUALITY, "4:2:0")
 
 
