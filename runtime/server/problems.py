@@ -47,6 +47,10 @@ class ForbiddenError(QvlError):
     """It is there, and is not given out."""
 
 
+class UnknownMediaError(QvlError):
+    """The file is no photo or video of a known format any more."""
+
+
 class ProblemDetail(BaseModel):
     """What happened, in words and as the name of its kind."""
 
@@ -66,6 +70,7 @@ _STATUS: tuple[tuple[type[QvlError], int], ...] = (
     (MediaError, 422),
     (NotFoundError, 404),
     (ForbiddenError, 403),
+    (UnknownMediaError, 415),
     (OverloadedError, 503),
     (ClientGoneError, 499),
     (StoppedError, 503),

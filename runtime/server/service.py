@@ -6,25 +6,40 @@ and queues are bounded.
 
 from __future__ import annotations
 
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import MediaError, StoppedError
 from ..library.library import Library
-from ..library.records import Filters, SearchResult
+from ..library.records import Filters, MediaItem, SearchResult
 from ..library.search import RERANKED, Found
 from ..library.store import Store
+from ..model.pixels import OFFICIAL_MAX_TOKENS, PixelBudget
+from .decoders import Decoders
+from .events import Broker
+from .folders import Places, checked_folder
 from .inputs import Inputs
+from .jobs import Jobs, background_settings
+from .keeper import Keeper
 from .limits import Gate
+from .media_file import OpenMedia, open_media
 from .metrics import Metrics, resident_bytes
+from .pictures import Pictures
+from .problems import NotFoundError
 from .remote import Remote
+from .renderings import Renderings, encode_jpeg
 from .settings import ServerSettings
 from .sources import Sources
+from .status import StatusBoard, Teller
+from .watch import Watch
 
 if TYPE_CHECKING:
     from ..model.embedder import Embedder
@@ -32,6 +47,10 @@ if TYPE_CHECKING:
 
 _READS, _WAITING_READS = 8, 256
 _PROGRAMS = 2
+
+# Query pictures are kept at the most that any model looks at; the model's own budget follows.
+_QUERY_PIXELS = OFFICIAL_MAX_TOKENS * 32 * 32
+_SHOWN_PIXELS = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +67,12 @@ class Query:
     filters: Filters | None = None
     rerank: bool = True
 
+    @property
+    def is_reranked(self) -> bool:
+        """Whether there is a slow step: what is only like an item has no question to judge it by."""
+        has_words = bool(self.text and self.text.strip())
+        return self.rerank and (has_words or self.picture is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Search:
@@ -63,7 +88,7 @@ class Search:
 
     def rerank(self) -> SearchResult:
         """The hits in the final order; the slow step."""
-        return self._library.rerank(self.found, image=self.query.picture)
+        return self._library.rerank(self.found)
 
 
 class Service:
@@ -75,15 +100,32 @@ class Service:
         self.library = library
         self.metrics = Metrics()
         self.searches = Gate("searches", running=settings.max_searches, waiting=settings.max_waiting)
+        # Apart, so that the slow step of some searches does not keep others from their fast one.
+        self.reranks = Gate(
+            "closer looks", running=max(1, settings.max_searches // 2), waiting=settings.max_waiting
+        )
         self.reads = Gate("reads", running=_READS, waiting=_WAITING_READS)
+        # A piece of a file each, for as many clients as there are.
+        self.files = Gate("pieces of files", running=_READS, waiting=4096)
         # Apart from searches, so that a program with thousands of inputs keeps nobody from finding things.
         self.programs = Gate("requests", running=_PROGRAMS, waiting=settings.max_waiting)
+        self.decoders = Decoders()
         self.inputs = Inputs(
             Sources(
                 roots=(lambda: self.library.status().folders) if settings.allow_local_paths else None,
                 remote=Remote() if settings.allow_remote_urls else None,
-            )
+            ),
+            decoders=self.decoders,
         )
+        self.pictures = Pictures()
+        self._rendered = Renderings()
+        self.events = Broker()
+        self.jobs = Jobs(library)
+        self.watch = Watch(self.jobs.changed, outside=str(library.path))
+        self.board = StatusBoard(settings, library, self.jobs, self.watch)
+        self.places = Places()
+        self._keeper = Keeper(library, ttl_s=settings.model_ttl_s)
+        self._teller = Teller(self.board, self.events, self.watch)
         self.stopping = threading.Event()
         self._running_searches = 0
         self._lock = threading.Lock()
@@ -105,8 +147,32 @@ class Service:
             device=settings.device,
             precision=settings.precision,
             create=False,
+            settings=background_settings(),
         )
         return cls(settings, library)
+
+    def start(self, paths: Iterable[str] = ()) -> None:
+        """Bring the library up to date in the background, `paths` first, and watch its folders from now on.
+
+        `paths` are absolute, folders or files that exist.
+        """
+        self._teller.open()
+        self._keeper.open()
+        self.watch.open()
+        self.jobs.add(paths)
+        self.jobs.start()
+        self.jobs.open()
+
+    def add_folder(self, text: str) -> str:
+        """Let a folder be indexed; what is known already is looked at again. Returns its path.
+
+        Raises:
+            InputError: it cannot be one; see `checked_folder`.
+        """
+        known = [folder.path for folder in self.library.folders() if folder.is_whole]
+        path = checked_folder(text, library=self.library.path, known=known)
+        self.jobs.add([path])
+        return path
 
     def find(self, query: Query) -> Search:
         """The fast step of a search.
@@ -115,11 +181,79 @@ class Service:
             InputError: nothing to look for, or a limit or filter that makes no sense.
             LibraryError: nothing was indexed yet.
         """
-        top = RERANKED if query.rerank else 0
-        found = self.library.find(
-            query.text, image=query.picture, limit=query.limit, filters=query.filters, top=top
-        )
+        top = RERANKED if query.is_reranked else 0
+        if query.like is None:
+            found = self.library.find(
+                query.text, image=query.picture, limit=query.limit, filters=query.filters, top=top
+            )
+        else:
+            self.item(query.like)
+            found = self.library.find_like(
+                query.like, query.text, limit=query.limit, filters=query.filters, top=top
+            )
         return Search(query, found, self.library)
+
+    def item(self, media_id: int) -> MediaItem:
+        """The item of an id.
+
+        Raises:
+            NotFoundError: there is none.
+        """
+        item = self.library.media(media_id)
+        if item is None:
+            raise NotFoundError(f"The library holds no item {media_id}.")
+        return item
+
+    def thumbnail(self, media_id: int, width: int, t0_ms: int | None) -> bytes:
+        """A small JPEG of an item, or of the moment of a video that begins at `t0_ms`.
+
+        Raises:
+            NotFoundError: there is no such item, or no picture of it.
+        """
+        jpeg = self.library.thumbnail(media_id)
+        if jpeg is None:
+            raise NotFoundError(f"There is no picture of an item {media_id}.")
+        return jpeg
+
+    def open_file(self, item: MediaItem) -> OpenMedia:
+        """An item's file for reading; errors as for `open_media`."""
+        roots = {folder.id: folder.path for folder in self.library.folders()}
+        if item.folder_id not in roots:
+            raise NotFoundError("The folder of this file was forgotten meanwhile.")
+        return open_media(item, roots[item.folder_id])
+
+    def render(self, source: BinaryIO, name: str) -> bytes:
+        """A photo of any format as JPEG of up to 8 megapixels. `name`: of its content, for doing it once.
+
+        Raises:
+            MediaError: it cannot be read, or is over a limit.
+        """
+        return self._rendered.get(name, lambda: encode_jpeg(self.read_picture(source, _SHOWN_PIXELS)))
+
+    def read_picture(self, source: BinaryIO, pixels: int = _QUERY_PIXELS) -> NDArray[np.uint8]:
+        """A picture of `pixels` at most, decoded in a process that it can take nothing from: uint8 [h, w, 3].
+
+        Raises:
+            MediaError: it is none, or over a limit.
+        """
+        with tempfile.TemporaryDirectory(prefix="qvl-picture-") as folder:  # readable by its owner alone
+            path = Path(folder) / "picture"
+            with path.open("wb") as file:
+                while piece := source.read(1 << 20):
+                    file.write(piece)
+            try:
+                return self.decoders.picture(path, _budget(pixels), go_on=self.go_on)
+            except MediaError as error:
+                raise type(error)("The picture", error.reason) from error
+
+    def go_on(self) -> None:
+        """Called in the middle of long work.
+
+        Raises:
+            StoppedError: the server is stopping.
+        """
+        if self.stopping.is_set():
+            raise StoppedError("The server is stopping.")
 
     @contextmanager
     def searching(self) -> Iterator[None]:
@@ -127,7 +261,8 @@ class Service:
         with self._lock:
             self._running_searches += 1
         try:
-            yield
+            with self.library.precedence.searching():
+                yield
         finally:
             with self._lock:
                 self._running_searches -= 1
@@ -148,14 +283,22 @@ class Service:
     def stop(self) -> None:
         """End event streams and begin nothing new; called when the server is told to stop."""
         self.stopping.set()
+        self.events.close()
+        self.jobs.end()
 
     def close(self) -> None:
         """Finish what runs, drop what waits, and close the library."""
         self.stop()
-        self.searches.close()
-        self.reads.close()
+        self._teller.close()
+        self.watch.close()
+        self.jobs.close()
+        self._keeper.close()
+        for gate in (self.searches, self.reranks, self.reads, self.files):
+            gate.close()
         self.programs.close()
         self.inputs.close()
+        self.decoders.close()
+        self.board.close()
         self.library.close()
 
     def __enter__(self) -> Self:
@@ -163,3 +306,21 @@ class Service:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _budget(pixels: int) -> PixelBudget:
+    """Any shape of at most so many pixels, and never enlarged."""
+    return PixelBudget(
+        patch_size=1,
+        merge_size=1,
+        temporal_patch_size=1,
+        image_min_pixels=1,
+        image_max_pixels=pixels,
+        video_min_pixels=1,
+        video_max_pixels=pixels,
+        fps=1.0,
+        min_frames=1,
+        max_frames=1,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+    )

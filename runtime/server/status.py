@@ -1,0 +1,156 @@
+"""What the server is doing, in one object, and the thread that tells listeners when it changes."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ..library.records import Counts
+from ..library.store import Store
+from ..machine import installed_version
+from .file_manager import can_show
+from .names import base_name, shown
+from .settings import is_loopback
+
+if TYPE_CHECKING:
+    from ..library.library import Library
+    from .events import Broker
+    from .jobs import Jobs
+    from .settings import ServerSettings
+    from .watch import Watch
+
+_TOLD_EVERY_S = 0.25
+"""At most four times a second: more is for nobody's eyes."""
+
+
+class StatusBoard:
+    """Puts the status together. Counts are taken again only after the library was written to.
+
+    It reads through a connection of its own, so that no search waits for its counting.
+    """
+
+    def __init__(self, settings: ServerSettings, library: Library, jobs: Jobs, watch: Watch) -> None:
+        self._settings = settings
+        self._library = library
+        self._jobs = jobs
+        self._watch = watch
+        self._store = Store.open(library.path)
+        self._lock = threading.Lock()
+        self._seen: int | None = None
+        self._generation = 0
+        self._counted_at = -1
+        self._counts = Counts(0, 0, 0, 0, 0)
+
+    def generation(self) -> int:
+        """A number that rises whenever the library was written to, by this process or another."""
+        with self._lock:
+            seen = self._store.generation()
+            if seen != self._seen:
+                self._seen, self._generation = seen, self._generation + 1
+            return self._generation
+
+    def counts(self) -> Counts:
+        """What the library holds now."""
+        generation = self.generation()
+        with self._lock:
+            if generation != self._counted_at:
+                self._counts, self._counted_at = self._store.counts(), generation
+            return self._counts
+
+    def folders(self) -> list[dict[str, Any]]:
+        """The folders that are searched, with what they hold and whether they are there."""
+        counts = self._store.folder_counts()
+        notes = self._watch.notes()
+        return [
+            {
+                "id": folder.id,
+                "name": shown(folder.path.rstrip("/\\").replace("\\", "/").rpartition("/")[2]) or folder.path,
+                "path": shown(folder.path),
+                "items": counts.get(folder.id, 0),
+                "available": self._watch.is_there(folder.path),
+                "note": notes.get(folder.path),
+            }
+            for folder in self._store.folders()
+            if folder.is_whole
+        ]
+
+    def roots(self) -> tuple[str, ...]:
+        """The paths of all folders with something of the library in them."""
+        return tuple(folder.path for folder in self._store.folders())
+
+    def status(self) -> dict[str, Any]:
+        """The object of `/api/status`."""
+        counts = self.counts()
+        return {
+            "version": installed_version() or "0",
+            "library": shown(str(self._library.path)),
+            "items": counts.items,
+            "photos": counts.photos,
+            "videos": counts.videos,
+            "segments": counts.segments,
+            "failed": counts.failed,
+            "generation": self._generation,
+            "model": asdict(self._library.model_state()),
+            "indexing": self.indexing(),
+            "watching": self._watch.is_watching,
+            "can_show_in_folder": is_loopback(self._settings.host) and can_show(),
+            "can_pick_folder": self._settings.can_pick_folder,
+        }
+
+    def indexing(self) -> dict[str, Any]:
+        """What indexing is doing."""
+        state = self._jobs.state()
+        name = None if state.path_name is None else shown(state.path_name)
+        error = None if state.error is None else shown(state.error)
+        return asdict(state) | {"path_name": name, "error": error}
+
+    def failures(self) -> list[dict[str, Any]]:
+        """The files that cannot be searched, and why."""
+        return [
+            {
+                "path": shown(item.path),
+                "name": shown(base_name(item.path)),
+                "error": shown(why),
+                "id": item.id,
+            }
+            for item, why in self._store.failed_items()
+        ]
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._store.close()
+
+
+class Teller:
+    """A thread that publishes `status` when it changes and `changed` when the library's content does."""
+
+    def __init__(self, board: StatusBoard, broker: Broker, watch: Watch) -> None:
+        self._board = board
+        self._broker = broker
+        self._watch = watch
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._tell, name="telling of changes", daemon=True)
+
+    def open(self) -> None:
+        """Begin to tell."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Tell nothing any more."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _tell(self) -> None:
+        generation, last = -1, None
+        while not self._closing.wait(_TOLD_EVERY_S):
+            now = self._board.generation()
+            if now != generation:
+                self._watch.follow(self._board.roots())
+                if generation >= 0:
+                    self._broker.publish("changed", {"generation": now})
+                generation = now
+            if self._broker.listeners and (status := self._board.status()) != last:
+                last = status
+                self._broker.publish("status", status)

@@ -1,0 +1,202 @@
+"""Searching over HTTP: words, pictures, likeness, filters, two steps on one stream, cancelling, refusals."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from qvl_local.runtime.server.service import Service
+from starlette.testclient import TestClient
+
+FIELDS = {
+    *("id", "rank", "path", "name", "kind", "score", "embedding_score", "reranker_score", "start_s", "end_s"),
+    *("taken_at", "width", "height", "duration_s", "companions"),
+}
+
+
+def search(client: TestClient, **asked: Any) -> dict[str, Any]:
+    answer = client.get("/api/search", params=asked)
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def ids(found: dict[str, Any]) -> list[int]:
+    return [hit["id"] for hit in found["results"]]
+
+
+def events(client: TestClient, **asked: Any) -> Iterator[tuple[str, Any]]:
+    with client.stream("GET", "/api/events", params=asked) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        text = "".join(answer.iter_text())
+    for block in text.split("\n\n"):
+        if block:
+            name, data = block.split("\n")
+            yield name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def refusal(client: TestClient, status: int, **asked: Any) -> str:
+    answer = client.get("/api/search", params=asked)
+    assert answer.status_code == status, answer.text
+    return str(answer.json()["error"]["message"])
+
+
+def test_a_search_by_words_has_every_field_and_is_in_order(client: TestClient) -> None:
+    found = search(client, q="a dog at night", limit=7)
+    assert found["query"] == "a dog at night"
+    assert found["reranked"] is True
+    assert set(found["timings_ms"]) == {"load", "embed", "search", "rerank"}
+    hits = found["results"]
+    assert all(set(hit) == FIELDS for hit in hits)
+    assert [hit["rank"] for hit in hits] == list(range(1, 8))
+    scores = [hit["score"] for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+    assert all(0 <= hit["reranker_score"] <= 1 for hit in hits)
+
+
+def test_query_is_another_name_of_q_and_the_body_takes_the_same(client: TestClient) -> None:
+    by_q = search(client, q="two cats", rerank="false")
+    assert ids(by_q) == ids(search(client, query="two cats", rerank="false"))
+    answer = client.post("/api/search", json={"q": "two cats", "rerank": False})
+    assert ids(answer.json()) == ids(by_q)
+    assert by_q["reranked"] is False
+    assert all(hit["reranker_score"] is None for hit in by_q["results"])
+
+
+def test_the_order_is_that_of_the_library(client: TestClient, service: Service) -> None:
+    expected = [hit.media_id for hit in service.library.search("a boat", limit=9).hits]
+    assert ids(search(client, q="a boat", limit=9)) == expected
+
+
+def test_a_video_is_found_with_its_moment_and_its_length(client: TestClient) -> None:
+    found = search(client, q="a dog", kind="video", rerank="false")
+    assert found["results"]
+    for hit in found["results"]:
+        assert hit["kind"] == "video"
+        assert 0 <= hit["start_s"] < hit["end_s"] <= hit["duration_s"] + 0.2
+
+
+def test_filters_choose_among_what(client: TestClient, service: Service) -> None:
+    folder = str(service.library.folders()[0].id)
+    everything = search(client, q="a dog", limit=100, rerank="false")["results"]
+    assert len(search(client, q="a dog", limit=100, rerank="false", under=folder)["results"]) == len(
+        everything
+    )
+    years = sorted({hit["taken_at"][:4] for hit in everything})
+    of_one = search(
+        client, q="a dog", limit=100, rerank="false", after=years[0], before=str(int(years[0]) + 1)
+    )
+    assert {hit["taken_at"][:4] for hit in of_one["results"]} == {years[0]}
+    assert 0 < len(of_one["results"]) < len(everything) or len(years) == 1
+    assert search(client, q="a dog", rerank="false", camera="no such camera")["results"] == []
+    assert search(client, q="a dog", rerank="false", under="77")["results"] == []
+    around = search(client, q="a dog", limit=100, rerank="false", near="0,0,20000")["results"]
+    assert len(around) == len(everything)
+    assert search(client, q="a dog", rerank="false", near="89,0,1")["results"] == []
+
+
+def test_several_cameras_mean_any_of_them(client: TestClient, service: Service) -> None:
+    cameras = sorted(
+        {str(item.camera) for i in range(1, 29) if (item := service.library.media(i)) and item.camera}
+    )
+    assert len(cameras) > 1
+    counts = [
+        len(search(client, q="x", limit=100, rerank="false", camera=name)["results"]) for name in cameras[:2]
+    ]
+    both = search(client, q="x", limit=100, rerank="false", camera=cameras[:2])
+    assert len(both["results"]) == sum(counts)
+
+
+def test_like_an_item_leaves_it_out_and_needs_no_reranker(client: TestClient) -> None:
+    wanted = ids(search(client, q="a dog", rerank="false"))[0]
+    found = search(client, like=wanted, limit=5)
+    assert wanted not in ids(found)
+    assert (found["reranked"], found["query"], len(found["results"])) == (False, None, 5)
+    assert ids(client.get(f"/api/similar/{wanted}", params={"limit": 5}).json()) == ids(found)
+
+
+def test_words_are_added_to_what_an_item_is_like(client: TestClient) -> None:
+    wanted = ids(search(client, q="a dog", rerank="false", kind="photo"))[0]
+    plain, at_night = (
+        search(client, like=wanted, limit=27, rerank="false", **more) for more in ({}, {"q": "at night"})
+    )
+    assert at_night["query"] == "at night"
+    assert wanted not in ids(at_night)
+    assert ids(at_night) != ids(plain)
+    video = ids(search(client, q="a dog", rerank="false", kind="video"))[0]
+    assert video not in ids(search(client, like=video, q="at night", limit=3))
+
+
+def test_two_steps_come_on_one_stream(client: TestClient) -> None:
+    said = list(events(client, q="a red car", limit=6))
+    assert [name for name, _ in said] == ["found", "reranked", "done"]
+    assert ids(said[0][1]) == ids(search(client, q="a red car", limit=6, rerank="false"))
+    assert ids(said[1][1]) == ids(search(client, q="a red car", limit=6))
+    assert (said[0][1]["reranked"], said[1][1]["reranked"]) == (False, True)
+
+
+def test_a_stream_without_a_second_step_is_done_after_the_first(client: TestClient) -> None:
+    assert [name for name, _ in events(client, q="a car", rerank="false")] == ["found", "done"]
+
+
+def test_a_picture_is_held_and_searched_by(client: TestClient, service: Service) -> None:
+    target = ids(search(client, q="a dog", kind="photo", rerank="false"))[0]
+    item = service.library.media(target)
+    assert item is not None
+    with open(item.path, "rb") as file:  # noqa: PTH123
+        content = file.read()
+    raw = client.post("/api/picture", content=content, headers={"content-type": "image/jpeg"})
+    form = client.post("/api/picture", files={"file": ("any.jpg", content, "image/jpeg")})
+    assert (raw.status_code, form.status_code) == (200, 200), raw.text + form.text
+    assert raw.json()["picture"] != form.json()["picture"]
+    assert ids(search(client, picture=raw.json()["picture"], rerank="false"))[0] == target
+    encoded = "data:image/jpeg;base64," + base64.b64encode(content).decode()
+    answer = client.post("/api/search", json={"image": encoded, "rerank": False})
+    assert ids(answer.json())[0] == target
+    both = search(client, picture=raw.json()["picture"], q="at night")
+    assert (both["reranked"], both["query"]) == (True, "at night")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"no picture at all",
+        b"\xff\xd8\xff\xe0 not a picture",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+    ],
+)
+def test_what_is_no_picture_is_refused(client: TestClient, content: bytes) -> None:
+    answer = client.post("/api/picture", content=content)
+    assert answer.status_code in (400, 422), answer.text
+    assert "/" not in answer.json()["error"]["message"], "no path of ours"
+
+
+def test_a_decompression_bomb_is_refused(client: TestClient) -> None:
+    buffer = BytesIO()
+    Image.fromarray(np.zeros((16_000, 16_000), np.uint8)).save(buffer, "PNG")
+    answer = client.post("/api/picture", content=buffer.getvalue())
+    assert answer.status_code == 422
+    assert "16000x16000 pixels are more than the limit" in answer.json()["error"]["message"]
+
+
+def test_refusals_say_what_is_wrong_and_not_what_was_asked(client: TestClient) -> None:
+    assert "empty" in refusal(client, 400)
+    assert "no item 99999" in refusal(client, 404, like=99_999)
+    assert "not held" in refusal(client, 404, picture="nothing")
+    assert "no folder" in refusal(client, 400, q="x", under="../..")
+    assert "not a date" in refusal(client, 400, q="x", after="yesterday")
+    assert "near" in refusal(client, 400, q="x", near="home")
+    assert refusal(client, 400, q="x", limit=10_001).startswith("limit:")
+    assert refusal(client, 400, q="secret words", limt=3).startswith("limt:")
+    assert "secret" not in refusal(client, 400, q="secret words", kind="film")
+
+
+def test_ten_thousand_hits_may_be_asked_for(client: TestClient) -> None:
+    assert len(search(client, q="x", limit=10_000, rerank="false")["results"]) == 28
