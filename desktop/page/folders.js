@@ -8,7 +8,7 @@ import { plural } from "./format.js";
 export function folderForm(added) {
   const form = copyOf("folder-form");
   const [around, input, problem] = partsOf(form, ".row", "input", ".problem");
-  const host = window.pywebview?.api;
+  const host = window.qvlWindow;
 
   const attempt = async (act) => {
     problem.textContent = "";
@@ -28,7 +28,7 @@ export function folderForm(added) {
     });
   const choose = () =>
     attempt(async () => {
-      const path = await host.pick_folder();
+      const path = await host.pickFolder();
       if (path) await add({ path });
     });
   /** Show the folders below the last of `trail`; where looking begins when it is empty. */

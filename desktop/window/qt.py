@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy import QtCore, QtGui, QtWidgets
-from qtpy.QtWebEngineCore import QWebEngineDownloadRequest, QWebEnginePage
+from qtpy.QtWebEngineCore import QWebEngineDownloadRequest, QWebEnginePage, QWebEngineScript
 from webview.platforms.qt import BrowserView
+
+from .folder_call import NAME, PICK_FOLDER, SCRIPT, answer
 
 if TYPE_CHECKING:
     from .window import TrayActions
@@ -49,17 +51,32 @@ def shower(view: Any) -> Shower:
 
 
 def keep_to(view: Any, netloc: str) -> None:
-    """Show nothing but our own page: what it may call must never be in reach of others."""
+    """Show nothing but our own page, and let it ask for a folder: others must never have that in reach."""
+    page: QWebEnginePage = view.webview.page()
 
     def check(request: Any) -> None:
         url = request.url()
-        is_ours = f"{url.host()}:{url.port()}" == netloc or url.scheme() in ("about", "blob")
-        if request.isMainFrame() and not is_ours:
+        if url.toString() == PICK_FOLDER:
             request.reject()
-            webbrowser.open(url.toString())
+            # After this call is over: a dialog waits, and must not hold up the page that asks.
+            QtCore.QTimer.singleShot(0, lambda: page.runJavaScript(answer(_picked_folder(view))))
+        elif request.isMainFrame() and f"{url.host()}:{url.port()}" != netloc:
+            request.reject()
+            if url.scheme() in ("http", "https"):
+                webbrowser.open(url.toString())
 
-    page: QWebEnginePage = view.webview.page()
+    script = QWebEngineScript()
+    script.setName(NAME)
+    script.setSourceCode(SCRIPT)
+    script.setInjectionPoint(QWebEngineScript.InjectionPoint.DocumentCreation)
+    script.setWorldId(QWebEngineScript.ScriptWorldId.MainWorld.value)
+    page.scripts().insert(script)
     page.navigationRequested.connect(check)
+
+
+def _picked_folder(view: Any) -> str | None:
+    """What a person chooses in the system's own dialog."""
+    return QtWidgets.QFileDialog.getExistingDirectory(view, "Add a folder", str(Path.home())) or None
 
 
 def save_downloads(view: Any) -> None:

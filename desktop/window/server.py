@@ -6,7 +6,7 @@ import json
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from qvl_local.runtime.errors import QvlError
 
 if TYPE_CHECKING:
+    from qvl_local.runtime.server.service import Service
     from qvl_local.runtime.server.settings import ServerSettings
 
 _ANSWER_S = 5.0
@@ -36,6 +37,11 @@ class Indexing:
         """Pause it, or let it go on."""
         self._call("api/index", {"action": "pause" if paused else "resume"})
 
+    def add(self, folders: Sequence[str]) -> None:
+        """Let it index and watch further folders."""
+        for folder in folders:
+            self._call("api/folders", {"path": folder})
+
     def _call(self, route: str, body: dict[str, str] | None = None) -> dict[str, Any] | None:
         request = urllib.request.Request(
             self.url + route,
@@ -53,10 +59,13 @@ class Indexing:
 
 
 @contextmanager
-def own_server(settings: ServerSettings, roots: Sequence[str]) -> Iterator[str]:
+def own_server(
+    settings: ServerSettings, roots: Sequence[str], *, check: Callable[[Service], None]
+) -> Iterator[str]:
     """Serve a library in a thread for the time of a block; yields the page's address.
 
     Takes the port of `settings`, so that the page finds what it remembered last time, or any free one.
+    `check` may refuse the service before anything runs.
 
     Raises:
         QvlError: as `Service.open` and `bind`, and what the server ended with.
@@ -73,6 +82,7 @@ def own_server(settings: ServerSettings, roots: Sequence[str]) -> Iterator[str]:
     errors: list[BaseException] = []
 
     with listener, Service.open(settings) as service:
+        check(service)
 
         def ready(url: str) -> None:
             urls.append(url)

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 from qvl_local.runtime.errors import MissingExtraError, QvlError
@@ -36,20 +35,6 @@ class TrayActions:
 
     is_paused: Callable[[], bool]
     set_paused: Callable[[bool], None]
-
-
-class PageCalls:
-    """What the page may ask of its window, as `window.pywebview.api`; nothing else of Python is in reach."""
-
-    def __init__(self) -> None:
-        self._window: Any = None
-
-    def pick_folder(self) -> str | None:
-        """Let the person choose a folder in the system's own dialog; None when they change their mind."""
-        import webview
-
-        chosen = self._window.create_file_dialog(webview.FileDialog.FOLDER)
-        return chosen[0] if chosen else None
 
 
 def check_window() -> None:
@@ -97,13 +82,11 @@ def show_window(
 
     # Downloads are ours: pywebview's own handler knows Qt 5 only.
     webview.settings["ALLOW_DOWNLOADS"] = False
-    calls = PageCalls()
     window = webview.create_window(
-        _TITLE, url, js_api=calls, width=_SIZE[0], height=_SIZE[1], min_size=_SMALLEST, text_select=True
+        _TITLE, url, width=_SIZE[0], height=_SIZE[1], min_size=_SMALLEST, text_select=True
     )
     if window is None:
         raise NoDisplayError("pywebview could not make a window.")
-    calls._window = window
     kept: list[object] = []  # Qt objects live as long as somebody refers to them
 
     def before_show() -> None:
