@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import shutil
 import subprocess
 import sys
@@ -27,14 +26,13 @@ from PIL import Image
 from qvl_local.export.checkpoint import Checkpoint as Opened
 from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import Recipe
+from qvl_local.quant.accuracy.worker import peak_memory
 from qvl_local.runtime import Embedder, Reranker
 from qvl_local.runtime.model.bundle import Role, open_bundle
 from qvl_local.runtime.model.resolve import Checkpoint
 
 from benchmarks.runner import RESULTS, record
 from benchmarks.true_shapes import ROLES, SHAPES, write_pair
-
-RAISED = 1024 if sys.platform != "darwin" else 1  # getrusage counts KiB on Linux, bytes on macOS
 
 
 def main() -> None:
@@ -169,7 +167,7 @@ def _append(row: dict[str, Any]) -> None:
 
 
 def _peak_mib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * RAISED // (1 << 20)
+    return (peak_memory() or 0) >> 20
 
 
 def _size(folder: Path) -> int:
