@@ -28,6 +28,9 @@ SMALL_BODY = 1 << 20
 LONGEST_PAUSE_S = 30.0
 """Between two pieces of a request's body."""
 
+BODIES_AT_ONCE = 4
+"""All bodies that are coming in may have so many times the bytes of the largest one."""
+
 _LARGE_BODIES = ("/v1/", "/rerank", "/v2/rerank", "/api/search", "/api/picture")
 
 
@@ -127,26 +130,19 @@ class RequestLimits:
         self._app = app
         self._max_body = max_body_bytes
         self._pause_s = pause_s
+        self._held = 0  # bytes of bodies of all requests that are going on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, and each piece of its body as it comes.
 
         Raises:
             HTTPException: too long (413, 414, 431), or too slow (408).
+            OverloadedError: too much is being sent at one time.
         """
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if len(scope["raw_path"]) + len(scope["query_string"]) > LONGEST_TARGET:
-            raise HTTPException(414, f"The address is longer than {LONGEST_TARGET:,} bytes.")
-        if sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEADERS:
-            raise HTTPException(431, f"The headers are longer than {LONGEST_HEADERS:,} bytes.")
-        is_large = scope["path"].startswith(_LARGE_BODIES)
-        limit = self._max_body if is_large else min(SMALL_BODY, self._max_body)
-        too_large = HTTPException(413, f"The request's body is larger than {limit:,} bytes.")
-        for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > limit:
-                raise too_large
+        limit = self._check_head(scope)
         received, is_complete = 0, False
 
         async def bounded() -> Message:
@@ -158,10 +154,34 @@ class RequestLimits:
             except TimeoutError:
                 raise HTTPException(408, "The request's body did not arrive.") from None
             if message["type"] == "http.request":
-                received += len(message.get("body", b""))
+                length = len(message.get("body", b""))
+                received += length
+                self._held += length
                 is_complete = not message.get("more_body", False)
                 if received > limit:
-                    raise too_large
+                    raise _too_large(limit)
+                if self._held > BODIES_AT_ONCE * self._max_body:
+                    raise OverloadedError("Too much is being sent to the server. Try again in a moment.")
             return message
 
-        await self._app(scope, bounded, send)
+        try:
+            await self._app(scope, bounded, send)
+        finally:
+            self._held -= received
+
+    def _check_head(self, scope: Scope) -> int:
+        """The most bytes that a request's body may have."""
+        if len(scope["raw_path"]) + len(scope["query_string"]) > LONGEST_TARGET:
+            raise HTTPException(414, f"The address is longer than {LONGEST_TARGET:,} bytes.")
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > LONGEST_HEADERS:
+            raise HTTPException(431, f"The headers are longer than {LONGEST_HEADERS:,} bytes.")
+        is_large = scope["path"].startswith(_LARGE_BODIES)
+        limit = self._max_body if is_large else min(SMALL_BODY, self._max_body)
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > limit:
+                raise _too_large(limit)
+        return limit
+
+
+def _too_large(limit: int) -> HTTPException:
+    return HTTPException(413, f"The request's body is larger than {limit:,} bytes.")

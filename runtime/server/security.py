@@ -163,7 +163,7 @@ class Guard:
                 421,
                 "HostError",
                 "This server does not go by the name in the Host header. Open it as http://localhost "
-                "with its port, or start it with --allow-host NAME.",
+                "with its port, or start it with --allowed-host NAME.",
             )
         if not _is_from_own_page(scope, headers, hosts[0]):
             return problem(
@@ -263,12 +263,16 @@ def _is_from_own_page(scope: Scope, headers: Headers, host: str) -> bool:
     origins = headers.getlist("origin")
     if origins and (len(origins) > 1 or origins[0].lower() not in (f"http://{host}", f"https://{host}")):
         return False
-    site = headers.get("sec-fetch-site", "none")
+    is_visit = scope["method"] in _SAFE and scope["path"] == "/"
+    site = headers.get("sec-fetch-site")
+    if site is None:
+        # An old browser, or a program. Our page sends no Referer; a link to it gives the other site nothing.
+        referer = headers.get("referer")
+        return is_visit or referer is None or referer.startswith((f"http://{host}/", f"https://{host}/"))
     if site in ("same-origin", "none"):
         return True
-    # A link on another site, or a bookmark's: opening the page gives that site nothing.
-    is_visit = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    return bool(is_visit and scope["method"] in _SAFE and scope["path"] == "/")
+    is_visit = is_visit and headers.get("sec-fetch-dest") == "document"
+    return bool(is_visit and headers.get("sec-fetch-mode") == "navigate")
 
 
 def _is_address(name: str) -> bool:

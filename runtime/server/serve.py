@@ -20,6 +20,7 @@ import uvicorn
 from ..errors import InputError, QvlError
 from ..machine import installed_version
 from .app import build_app
+from .connections import PatientProtocol
 from .presence import Presence, announced
 from .service import Service
 from .settings import ServerSettings, is_wildcard
@@ -86,7 +87,7 @@ def serve(
     """
     config = uvicorn.Config(
         build_app(settings, service),
-        http="h11",
+        http=PatientProtocol,
         ws="none",
         loop="asyncio",
         lifespan="off",

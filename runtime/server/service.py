@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Self
+from typing import TYPE_CHECKING, BinaryIO, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,13 +204,13 @@ class Service:
             raise NotFoundError(f"The library holds no item {media_id}.")
         return item
 
-    def thumbnail(self, media_id: int, width: int, t0_ms: int | None) -> bytes:
+    def thumbnail(self, media_id: int, side: Literal[320, 640], t0_ms: int | None) -> bytes:
         """A small JPEG of an item, or of the moment of a video that begins at `t0_ms`.
 
         Raises:
             NotFoundError: there is no such item, or no picture of it.
         """
-        jpeg = self.library.thumbnail(media_id)
+        jpeg = self.library.thumbnail(media_id, side=side, t0_ms=t0_ms)
         if jpeg is None:
             raise NotFoundError(f"There is no picture of an item {media_id}.")
         return jpeg
