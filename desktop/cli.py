@@ -6,7 +6,7 @@
     1    an operation failed (any `QvlError` but `InputError`)
     2    wrong usage (`InputError`, or arguments that make no sense)
     130  stopped by Ctrl-C
-    143  `index` stopped by SIGTERM
+    143  `index` stopped by SIGTERM (`serve` stops in peace, with 0)
 
 Importing this module loads typer and nothing heavier: each command imports what it needs when it runs.
 """
@@ -35,7 +35,7 @@ from .settings import qvl_version
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 # Commands whose time goes into models, and whose own products are small.
-_SEARCHES = ("search", "similar", "demo")
+_SEARCHES = ("search", "similar", "demo", "serve", "desktop")
 
 # Commands that end with one answer. Importing makes objects by the ten thousand, and no cycles that are worth
 # the time to look for them again and again.

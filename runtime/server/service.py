@@ -159,6 +159,7 @@ class Service:
         self._teller.open()
         self._keeper.open()
         self.watch.open()
+        self.watch.follow(self.board.roots())
         self.jobs.add(paths)
         self.jobs.start()
         self.jobs.open()

@@ -122,7 +122,7 @@ class Watch:
         self._rescan_s = rescan_s
         self._lock = threading.Lock()
         self._pending = threading.Event()
-        self._settling = settling or Settling()
+        self._settling = Settling() if settling is None else settling
         self._closing = threading.Event()
         self._roots: dict[str, _Root] = {}
         self._settler = threading.Thread(target=self._settle, name="settling changes", daemon=True)
@@ -213,7 +213,7 @@ class _Root:
         self.thread = threading.Thread(target=self._run, name="watching a folder", daemon=True)
 
     def _run(self) -> None:
-        identity = _identity(self.path)
+        identity, is_back = _identity(self.path), False
         while not self.stop.is_set():
             if identity is None:
                 self.is_there, self.note = False, "The folder is not there. Is its disk connected?"
@@ -221,21 +221,24 @@ class _Root:
                     return
                 identity = _identity(self.path)
                 if identity is not None:
-                    self.is_there, self.note = True, None
+                    self.is_there, self.note, is_back = True, None, True
                     self._owner.happened([self.path])
                 continue
             try:
-                self._watch(identity)
+                self._watch(identity, is_back=is_back)
             except FileNotFoundError:
                 pass
             except OSError as error:
                 self.is_watching = False
                 self._rescan(identity, error)
-            self.is_watching = False
+            self.is_watching, is_back = False, True
             identity = _identity(self.path)
 
-    def _watch(self, identity: tuple[int, int]) -> None:
-        """Take what the system tells until the root is another one, or gone."""
+    def _watch(self, identity: tuple[int, int], *, is_back: bool) -> None:
+        """Take what the system tells until the root is another one, or gone.
+
+        `is_back`: for a while it was not watched, and is looked at once more now that it is.
+        """
         self.is_watching, self.note = True, None
         look_again_at = time.monotonic() + _LOOK_AGAIN_S
         for changes in watch(
@@ -249,8 +252,11 @@ class _Root:
             raise_interrupt=False,
             ignore_permission_denied=True,
         ):
-            if changes:
-                self._owner.happened({self._place_of(path) for _, path in changes})
+            if changes or is_back:
+                self._owner.happened(
+                    {self._place_of(path) for _, path in changes} | ({self.path} if is_back else set())
+                )
+                is_back = False
             if time.monotonic() >= look_again_at:
                 self._owner.happened([self.path])
                 look_again_at = time.monotonic() + _LOOK_AGAIN_S
