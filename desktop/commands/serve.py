@@ -14,7 +14,7 @@ from qvl_local.runtime.errors import InputError, LibraryError
 
 from .. import options, paths
 from ..console import note, write_bytes
-from ..settings import Settings, user_data_folder
+from ..settings import Settings, qvl_version, user_data_folder
 from ..text import home_relative, valid_unicode
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ def serve(
     # Before anything heavy is loaded, so that the first seconds are not silent.
     note(f"Library: {home_relative(str(checked.library))}")
 
+    from qvl_local.runtime.server.presence import find_server
     from qvl_local.runtime.server.serve import bind
     from qvl_local.runtime.server.serve import serve as run
     from qvl_local.runtime.server.service import Service
@@ -120,6 +121,17 @@ def serve(
 
     from ..browser import can_open, open_page
 
+    opens = not no_open and not as_json and can_open()
+    running = find_server(checked.library)
+    if running is not None:
+        note(f"This library is served already: {running.url}")
+        if roots:
+            note("Add the folders there.")
+        if as_json:
+            write_line(running.url, checked.library, needs_token=running.needs_token)
+        if opens:
+            open_page(running.url)
+        return
     settings = ServerSettings(
         library=checked.library,
         model=checked.model,
@@ -136,11 +148,13 @@ def serve(
         allowed_hosts=tuple(allowed_hosts or ()),
     )
 
+    needs_token = settings.token is not None
+
     def ready(url: str) -> None:
         note(f"Open {url} in a browser. Stop with Ctrl-C.")
         if as_json:
-            write_line(url, settings.library, needs_token=settings.token is not None)
-        if not no_open and not as_json and can_open():
+            write_line(url, settings.library, needs_token=needs_token)
+        if opens:
             open_page(url)
 
     with (
@@ -210,7 +224,6 @@ def logging_to_stderr(level: LogLevel | None, *, debug: bool) -> Iterator[None]:
 def write_line(url: str, library: Path, *, needs_token: bool) -> None:
     """One object on one line, for whoever started the server and waits for it."""
     from ..jsonout import path_fields
-    from ..settings import qvl_version
 
     fields = path_fields(str(library))
     named = {"library": fields["path"]}
