@@ -43,10 +43,15 @@ _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".bmp", 
 class LayerInputs:
     """What one layer was given: `absmax` float32 [K] of each channel over all tokens, and `rows` float32
     [n, K], some of the tokens.
+
+    To try on some examples what others suggest: `half_absmax` [K] is that of about half of the examples, and
+    `other_rows` [m, K] are tokens of the rest. Where there are too few examples they are of all.
     """
 
     absmax: Floats
     rows: Floats
+    half_absmax: Floats
+    other_rows: Floats
 
 
 Visit = Callable[[str, LayerInputs], None]
@@ -182,12 +187,20 @@ class _Collector:
         self._open = {}
 
     def _summary(self, parts: list[Floats]) -> LayerInputs:
-        rows = np.concatenate(parts)
-        chosen = self._generator.permutation(len(rows))[: self._rows]
+        # Two and two, since texts and pictures alternate in what the embedder sees.
+        half = [part for at, part in enumerate(parts) if at // 2 % 2 == 0]
+        others = [part for at, part in enumerate(parts) if at // 2 % 2] or half
+        largest = np.maximum.reduce([np.abs(part).max(axis=0) for part in half])
         return LayerInputs(
-            absmax=np.abs(rows).max(axis=0),
-            rows=rows[np.sort(chosen)],
+            absmax=np.maximum.reduce([largest, *(np.abs(part).max(axis=0) for part in others)]),
+            rows=self._some(parts, self._rows),
+            half_absmax=largest,
+            other_rows=self._some(others, ROWS),
         )
+
+    def _some(self, parts: list[Floats], count: int) -> Floats:
+        rows = np.concatenate(parts)
+        return rows[np.sort(self._generator.permutation(len(rows))[:count])]
 
 
 def _block(name: str) -> str:

@@ -173,6 +173,11 @@ def _plan(
     report: Progress,
 ) -> _Plan:
     """Hash the checkpoints, find what they share, and decide every file's place."""
+    if asked == "shared" and recipe.flavour == "portable" and recipe.decoder == "int8":
+        raise InputError(
+            "One decoder cannot serve both models with static int8 scales, which are measured on the inputs "
+            "of one of them. Export with --layout separate, or with --flavour ort."
+        )
     hashes = {}
     for number, (role, checkpoint) in enumerate(checkpoints.items()):
         step = partial(_report_part, report, "reading", number, len(checkpoints))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import IO
 
 import numpy as np
@@ -112,28 +111,42 @@ class _Tuner:
         rounded = _rounded_product(first)
         if rounded is None:
             return
-        choice = smoothing.choose(
-            [self._some_rows(name) for name in names],
-            inputs.rows[:: max(1, len(inputs.rows) // ROWS)],
-            self._candidates(first, names, inputs),
-            rounded,
-        )
+        divisor = self._divisor(first, names, inputs, rounded)
         for name in names:
             self.found[name] = Tuning(
                 group=self._group,
-                divisor=choice.divisor,
-                absmax=float(np.max(inputs.absmax / (1 if choice.divisor is None else choice.divisor))),
+                divisor=divisor,
+                absmax=float(np.max(inputs.absmax / (1 if divisor is None else divisor))),
             )
 
-    def _candidates(
-        self, linear: LinearFormat, names: Sequence[str], inputs: LayerInputs
-    ) -> list[tuple[float, Floats]]:
+    def _divisor(
+        self,
+        linear: LinearFormat,
+        names: Sequence[str],
+        inputs: LayerInputs,
+        rounded: smoothing.RoundedProduct,
+    ) -> Floats | None:
+        """Made from all examples, if one made from half of them serves the others.
+
+        A channel that is loud in one picture may be quiet in the next. What is tried on the inputs that it
+        was made from looks better than it is: it magnifies whatever was quiet there.
+        """
         if isinstance(linear, QdqFormat):
             # A divisor magnifies channels that calibration saw little of, and a static scale clips them.
-            return []
+            return None
         largest = np.maximum.reduce([self._column_absmax(name) for name in names])
-        spread = partial(smoothing.outlier_divisor, inputs.absmax, largest)
-        return [(strength, spread(strength)) for strength in smoothing.OUTLIER_STRENGTHS]
+        choice = smoothing.choose(
+            [self._some_rows(name) for name in names],
+            inputs.other_rows,
+            [
+                (strength, smoothing.outlier_divisor(inputs.half_absmax, largest, strength))
+                for strength in smoothing.OUTLIER_STRENGTHS
+            ],
+            rounded,
+        )
+        if choice.divisor is None:
+            return None
+        return smoothing.outlier_divisor(inputs.absmax, largest, choice.strength)
 
     def _compensated(self, name: str, linear: Nf4Format | BlockFormat, inputs: LayerInputs) -> Packed:
         """Codes and block scales of a weight, rounded with its inputs in view."""

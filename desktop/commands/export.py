@@ -27,7 +27,7 @@ def export(
         str | None,
         typer.Option(
             "--precision",
-            metavar="fp32|fp16|int8|int8-weight|int4|nf4|int8-dynamic",
+            metavar="fp32|fp16|int8|int8-safe|int8-weight|int4|nf4|int8-dynamic",
             envvar="QVL_PRECISION",
             help="Of the weights. [default: fp32]",
         ),

@@ -158,6 +158,15 @@ def test_wrong_combinations_are_input_errors() -> None:
         Recipe(decoder="int8", flavour="portable", layers=(LayerRule("*.down_proj", "fp32"),))
 
 
+def test_static_scales_do_not_serve_two_models(tiny: dict[str, Path], tmp_path: Path) -> None:
+    pair = {role: Source(path=folder, name=role) for role, folder in tiny.items()}
+    with pytest.raises(InputError, match=r"static int8 scales.*--layout separate"):
+        export_bundle(
+            pair, tmp_path / "bundle", recipe=Recipe.of("int8", flavour="portable"), layout="shared"
+        )
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_a_layer_may_keep_float16_among_int8(random_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     recipe = Recipe(
         decoder="int8",

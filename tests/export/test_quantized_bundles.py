@@ -48,12 +48,31 @@ def test_a_bundle_passes_parity_and_says_what_it_is(
     assert (part.decoder_precision, part.table.dtype) == (precision, "float16")
     assert part.vision_precision == ("int8" if precision == "int8" else "int8-weight")
     assert part.calibration == ("sample world" if precision == "int8" else None)
-    down = {f"language_model.layers.{layer}.mlp.down_proj": "int8-fine" for layer in range(4)}
-    assert part.exceptions == (down if precision == "int8" else {})
+    fine = {f"language_model.layers.{layer}.mlp.down_proj" for layer in range(4)}
+    fine |= {f"visual.blocks.{block}.mlp.linear_fc2" for block in range(6)} | {"visual.patch_embed.proj"}
+    mergers = ["visual.merger", *(f"visual.deepstack_merger_list.{level}" for level in range(3))]
+    fine |= {f"{merger}.linear_fc{number}" for merger in mergers for number in (1, 2)}
+    assert part.exceptions == (dict.fromkeys(fine, "int8-fine") if precision == "int8" else {})
     assert all(finding.ok for finding in verify_bundle(bundle))
     weights = bundle.file(part.decoder + "_data").stat().st_size
     parameters = 4 * (256 * 256 * 2 + 256 * 128 * 2 + 3 * 256 * 640)
     assert weights * 8 / parameters < {"int8": 8.5, "int8-weight": 8.6, "int4": 5.3, "nf4": 4.8}[precision]
+
+
+def test_the_safe_recipe_moves_no_score_far(tiny: dict[str, Path], tmp_path: Path) -> None:
+    source = Source(path=tiny["reranker"], name="tiny/reranker")
+    drifts = {}
+    for name in ("int8", "int8-safe"):
+        bundle = tmp_path / name
+        manifest = export_bundle(
+            {"reranker": source}, bundle, recipe=Recipe.of(name), examples=world_examples(4)
+        )
+        drifts[name] = manifest.parity[0].max_abs_diff
+    part = manifest.parts["reranker"]
+    assert (part.vision_precision, part.decoder_precision) == ("fp16", "int8-weight")
+    kept = {f"language_model.layers.{layer}.self_attn.{which}_proj" for layer in range(4) for which in "qkvo"}
+    assert part.exceptions == dict.fromkeys(kept, "fp16")
+    assert drifts["int8-safe"] < 0.002 < drifts["int8"]
 
 
 def test_nf4_is_tuned_when_pictures_are_given(

@@ -151,6 +151,19 @@ def test_every_layer_is_observed_once_and_in_order(tiny: dict[str, Path]) -> Non
         assert (np.abs(inputs.rows).max(axis=0) <= inputs.absmax).all()
 
 
+def test_what_some_examples_suggest_is_tried_on_others(tiny: dict[str, Path]) -> None:
+    seen: dict[str, LayerInputs] = {}
+    observe_inputs(Checkpoint(tiny["reranker"]), "reranker", world_examples(4), seen.__setitem__)
+    unseen = 0
+    for inputs in seen.values():
+        assert (inputs.half_absmax <= inputs.absmax).all()
+        unseen += bool((np.abs(inputs.other_rows) > inputs.half_absmax).any())
+    assert unseen > len(seen) / 2  # what the others hold was not in the first half
+    alone: dict[str, LayerInputs] = {}
+    observe_inputs(Checkpoint(tiny["reranker"]), "reranker", world_examples(1), alone.__setitem__)
+    assert all(np.array_equal(inputs.half_absmax, inputs.absmax) for inputs in alone.values())
+
+
 def test_the_same_examples_give_the_same_choice(tiny: dict[str, Path]) -> None:
     one, other = tiny_tuning(tiny, "int8"), tiny_tuning(tiny, "int8")
     assert one.keys() == other.keys()
