@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Literal
 
 from fastapi import APIRouter, Path
 from fastapi import Query as Parameter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -75,7 +75,11 @@ def router(service: Service) -> APIRouter:
     async def thumb(
         request: Request,
         media_id: MediaId,
-        w: Annotated[Literal[320, 640], Parameter(description="Its longer side at most, in pixels.")] = 320,
+        w: Annotated[
+            Literal[320, 640],
+            BeforeValidator(_number),  # a query holds text, which is none of these numbers
+            Parameter(description="Its longer side at most, in pixels."),
+        ] = 320,
         v: Annotated[
             int | None,
             Parameter(ge=0, lt=2**53, description="Milliseconds where a video's moment begins."),
@@ -121,6 +125,10 @@ def router(service: Service) -> APIRouter:
         )
 
     return routes
+
+
+def _number(text: object) -> object:
+    return int(text) if isinstance(text, str) and text.isdecimal() else text
 
 
 def _original(
