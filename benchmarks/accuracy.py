@@ -16,7 +16,8 @@ import time
 from pathlib import Path
 
 from qvl_local.export.pipeline import export_bundle
-from qvl_local.export.recipe import PRECISIONS, Recipe
+from qvl_local.export.recipe import Recipe
+from qvl_local.export.recipe_file import shipped_recipes
 from qvl_local.quant.accuracy.bench import Plan, Step, measure_accuracy
 from qvl_local.quant.accuracy.plot import plot
 from qvl_local.quant.accuracy.report import report_object
@@ -34,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    others = [name for name in PRECISIONS if name != REFERENCE]
+    others = [name for name in shipped_recipes() if name != REFERENCE]
     parser.add_argument("--precision", nargs="+", choices=others, default=others)
     parser.add_argument("--limit", type=int, help="at most so many questions of each gallery")
     parser.add_argument("--work", type=Path, help="where to leave the bundles; a temporary folder without it")
