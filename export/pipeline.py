@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -47,7 +48,7 @@ from .layout import AskedLayout, DecoderLayout, choose_layout
 from .linear import LinearFormat, Tuning
 from .onnx_file import ElementType, Model, Place
 from .parity import check_parity, record_parity
-from .recipe import DYNAMIC, PRECISIONS, Recipe, Tolerance, Tower, tower_of
+from .recipe import DYNAMIC, PRECISIONS, Recipe, Tolerance, Tower, is_layer, tower_of
 from .staging import check_target, locked, staged, storage_errors
 from .tensorrt_operators import check_operators
 from .tuning import format_of, tune
@@ -252,7 +253,12 @@ def _part(
         decoder_precision=recipe.decoder,
         dims=recipe.dims or text.hidden_size,
         head=layout.head,
-        exceptions=recipe.exceptions(checkpoint.names()),
+        exceptions={
+            **recipe.exceptions(checkpoint.names()),
+            **recipe.padded(
+                {name: _columns(checkpoint, name) for name in checkpoint.names() if is_layer(name)}
+            ),
+        },
     )
 
 
@@ -381,6 +387,10 @@ def _check_dims(
 
 def _files(stage: Path) -> list[str]:
     return [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
+
+
+def _columns(checkpoint: Checkpoint, name: str) -> int:
+    return math.prod(checkpoint.stored(name).shape[1:])
 
 
 def _same(values: Sequence[object]) -> bool:

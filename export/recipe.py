@@ -14,6 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+from qvl_local.quant import blockwise
 from qvl_local.runtime.errors import InputError
 
 from .blocks import Precision
@@ -259,6 +260,24 @@ class Recipe:
         tensors = list(tensors)
         found = [*self._exceptions("vision", tensors), *self._exceptions("decoder", tensors)]
         return {weight.removesuffix(".weight"): rule.precision for weight, rule in found}
+
+    def padded(self, columns: Mapping[str, int]) -> dict[str, str]:
+        """Layers whose rows do not divide into their format's blocks, and how they end; for the manifest.
+
+        Args:
+            columns: the length of the rows of each layer, by its weight's name.
+        """
+        found = {}
+        for weight, count in columns.items():
+            base = self._precision(tower_of(weight))
+            rule = next((rule for rule in self.layers if rule.applies(weight)), None)
+            precision = base if rule is None else rule.precision
+            linear = self._base(precision).linear
+            if isinstance(linear, BlockFormat) and count % linear.block:
+                whole = blockwise.block_count(count, linear.block) * linear.block
+                note = f"{precision}, rows of {count} padded to {whole}"
+                found[weight.removesuffix(".weight")] = note
+        return found
 
     @property
     def tuned(self) -> tuple[Tower, ...]:

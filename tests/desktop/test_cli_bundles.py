@@ -52,6 +52,10 @@ NF4 = {
         ({"parts": {**NF4, "calibration": SAMPLE_WORLD}}, "--recipe RECIPE.toml --layout separate "),
         ({"parts": {**NF4, "vision_precision": "fp32"}}, "--recipe RECIPE.toml --layout separate "),
         ({"parts": {"exceptions": {"x": "int8"}}}, "--recipe RECIPE.toml "),
+        (
+            {"parts": {**NF4, "exceptions": {"x": "int8-weight, rows of 4304 padded to 4352"}}},
+            "--precision nf4 --layout separate ",
+        ),
     ],
 )
 def test_a_damaged_bundle_is_made_again_as_it_was(facts: dict[str, Any], expected: str) -> None:

@@ -80,6 +80,15 @@ def test_a_rule_never_touches_what_is_not_multiplied_by(tiny: dict[str, Path]) -
     assert exceptions == {"visual.patch_embed.proj": "nf4"}
 
 
+def test_rows_that_end_in_padding_are_told() -> None:
+    fc2, up = "visual.blocks.0.mlp.linear_fc2.weight", "language_model.layers.0.mlp.up_proj.weight"
+    columns = {fc2: 4304, up: 4304, "visual.blocks.0.attn.qkv.weight": 1152}
+    note = "int8-weight, rows of 4304 padded to 4352"
+    assert Recipe.of("nf4").padded(columns) == {fc2.removesuffix(".weight"): note}  # nf4's blocks span rows
+    assert set(Recipe.of("int8-weight").padded(columns).values()) == {note}
+    assert Recipe.of("int8").padded(columns) == {}
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
