@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from PIL import Image
 from qvl_local.runtime import Library
+from qvl_local.runtime.library.records import FoundFile
+from qvl_local.runtime.library.store import Store
 from qvl_local.runtime.server.app import build_app
 from qvl_local.runtime.server.service import Service
 from qvl_local.runtime.server.settings import ServerSettings
@@ -275,3 +278,31 @@ def test_archives_are_bounded(album: Album) -> None:
     assert album.client.post("/api/zip", json={"ids": []}).status_code == 400
     assert album.client.post("/api/zip", json={"ids": list(range(2_001))}).status_code == 400
     assert album.client.post("/api/zip", json={"ids": [99_999]}).status_code == 404
+
+
+def test_hostile_names_are_text_everywhere(album: Album, own: Path) -> None:
+    name = "<img src=x onerror=alert(1)>\r\nSet-Cookie: a=b\u202egpj.jpg"
+    hostile = own.with_name(name)
+    own.rename(hostile)
+    item = album.service.library.media(album.ids["a.jpg"])
+    assert item is not None
+    with Store.open(album.service.library.path, mode="write") as store:
+        status = hostile.stat()
+        store.rename(item.id, FoundFile(item.folder_id, name, status.st_size, status.st_mtime_ns))
+    try:
+        answer = get(album, "a.jpg", download=True)
+        assert answer.status_code == 200
+        assert "set-cookie" not in answer.headers
+        assert answer.headers["content-disposition"].isascii()
+        assert "\u202e" not in unquote(answer.headers["content-disposition"])
+        listed = album.client.get("/api/search", params={"like": album.ids["d.png"], "limit": 50})
+        assert listed.headers["content-type"] == "application/json"
+        assert name in [hit["name"] for hit in listed.json()["results"]]
+        zipped = album.client.post("/api/zip", json={"ids": [item.id]})
+        with zipfile.ZipFile(BytesIO(zipped.content)) as archive:
+            (inside,) = archive.namelist()
+        assert not set(inside) & set('<>:"/\\|?*\r\n\u202e')
+    finally:
+        with Store.open(album.service.library.path, mode="write") as store:
+            store.rename(item.id, FoundFile(item.folder_id, "a.jpg", status.st_size, status.st_mtime_ns))
+        hostile.rename(own)

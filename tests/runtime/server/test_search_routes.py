@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import re
+import threading
+import time
 from collections.abc import Iterator
 from io import BytesIO
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from qvl_local.runtime.server.limits import Gate
 from qvl_local.runtime.server.service import Service
 from starlette.testclient import TestClient
 
@@ -200,3 +205,51 @@ def test_refusals_say_what_is_wrong_and_not_what_was_asked(client: TestClient) -
 
 def test_ten_thousand_hits_may_be_asked_for(client: TestClient) -> None:
     assert len(search(client, q="x", limit=10_000, rerank="false")["results"]) == 28
+
+
+def test_what_a_client_writes_is_never_sql(client: TestClient, service: Service) -> None:
+    before = service.library.status().counts
+    for text in ("x' OR 1=1 --", '"; DROP TABLE media; --', "%", "*", "x\x00y", "NEAR(a b)", "\u202e"):
+        everything = {"q": text, "rerank": "false"}
+        assert client.get("/api/search", params=everything).status_code == 200
+        assert search(client, **everything, camera=text)["results"] == []
+        assert client.get("/api/search", params=everything | {"under": text}).status_code == 400
+        assert client.get("/api/search", params=everything | {"after": text}).status_code == 400
+        assert client.get("/api/search", params={"like": text}).status_code == 400
+        assert client.get("/api/search", params={"picture": text}).status_code == 404
+    half = client.post("/api/search", content=b'{"q": "\\ud83d dog"}')
+    assert half.status_code in (200, 400), half.text
+    assert service.library.status().counts == before
+
+
+def test_a_search_whose_client_goes_ends_before_its_next_step(server: Any) -> None:
+    gate, began, free = Gate("closer looks", running=1, waiting=4), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        began.set()
+        assert free.wait(60)
+
+    def looks() -> int:
+        rendered: str = server.service.metrics.render()
+        line = re.search(r'qvl_search_seconds_count\{step="rerank"\} (\d+)', rendered)
+        return int(line[1]) if line else 0
+
+    kept, server.service.reranks = server.service.reranks, gate
+    try:
+        before = looks()
+        gate.submit(hold)
+        assert began.wait(60)
+        with httpx.stream(
+            "GET", f"{server.url}api/events", params={"q": "a dog"}, timeout=60, trust_env=False
+        ) as answer:
+            assert next(answer.iter_lines()) == "event: found"
+        for _ in range(600):
+            if gate.taken == 1:
+                break
+            time.sleep(0.05)
+        assert gate.taken == 1, "the second step waited, and does not any more"
+    finally:
+        free.set()
+        gate.close()
+        server.service.reranks = kept
+    assert looks() == before
