@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from ..machine import installed_version
@@ -26,11 +25,14 @@ from . import (
 )
 from .limits import RequestLimits
 from .logs import Observed
+from .openapi import DescribedApp
 from .page import read_page
 from .problems import Problems
 from .security import Guard, Sessions
 
 if TYPE_CHECKING:
+    from fastapi import FastAPI
+
     from .service import Service
     from .settings import ServerSettings
 
@@ -40,7 +42,7 @@ _ROUTES = (search_routes, library_routes, file_routes, openai_routes, rerank_rou
 def build_app(settings: ServerSettings, service: Service) -> FastAPI:
     """The application of one service. Whoever made the service closes it."""
     sessions, page = Sessions(settings.token), read_page(settings.page)
-    app = FastAPI(
+    app = DescribedApp(
         title="qvl-local",
         version=installed_version() or "0",
         summary="Search your own photos and videos by meaning, on your own machine.",
