@@ -31,7 +31,7 @@ from .jobs import Jobs, background_settings
 from .keeper import Keeper
 from .limits import Gate
 from .media_file import OpenMedia, open_media
-from .metrics import Metrics, resident_bytes
+from .metrics import Labels, Metrics, resident_bytes
 from .pictures import Pictures
 from .problems import NotFoundError
 from .remote import Remote
@@ -129,8 +129,7 @@ class Service:
         self.stopping = threading.Event()
         self._running_searches = 0
         self._lock = threading.Lock()
-        self.metrics.gauge("qvl_searches_running", "Searches that run now.", lambda: self._running_searches)
-        self.metrics.gauge("qvl_resident_bytes", "Memory held by the server.", resident_bytes)
+        self._describe()
 
     @classmethod
     def open(cls, settings: ServerSettings) -> Self:
@@ -280,6 +279,30 @@ class Service:
     def reranker(self) -> Reranker:
         """The library's reranker, loaded when it is first needed."""
         return self.library.reranker()
+
+    def _describe(self) -> None:
+        """What `/metrics` asks for whenever somebody reads it."""
+        gauge = self.metrics.gauge
+
+        def one_of(name: str) -> dict[Labels, float]:
+            return {(("state", name),): 1.0}
+
+        def items() -> dict[Labels, float]:
+            counts = self.board.counts()
+            return {(("kind", "photo"),): counts.photos, (("kind", "video"),): counts.videos}
+
+        gauge("qvl_items", "Photos and videos that can be found.", items)
+        gauge("qvl_failed_files", "Files that cannot be used.", lambda: self.board.counts().failed)
+        gauge("qvl_model", "The state of the models.", lambda: one_of(self.library.model_state().state))
+        gauge("qvl_indexing", "What indexing is doing.", lambda: one_of(self.jobs.state().state))
+        gauge(
+            "qvl_indexing_done", "Files that the indexing run is done with.", lambda: self.jobs.state().done
+        )
+        gauge("qvl_indexing_total", "Files of the indexing run.", lambda: self.jobs.state().total)
+        gauge("qvl_searches_running", "Searches that run now.", lambda: self._running_searches)
+        gauge("qvl_listeners", "Pages that listen to events.", lambda: self.events.listeners)
+        gauge("qvl_query_pictures_bytes", "Memory of query pictures.", lambda: self.pictures.held_bytes)
+        gauge("qvl_resident_bytes", "Memory held by the server.", resident_bytes)
 
     def stop(self) -> None:
         """End event streams and begin nothing new; called when the server is told to stop."""
