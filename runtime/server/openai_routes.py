@@ -21,9 +21,10 @@ from starlette.responses import Response
 from ..errors import InputError, PartError
 from .inputs import Draft, parse_inputs, parse_messages
 from .model_names import ModelNames, chosen, names_of, not_served
-from .programs import ProgramRequest, answer, batches, body_schema, dumps
+from .programs import ProgramRequest, answer, batches, body_schema, dumps, models_for
 
 if TYPE_CHECKING:
+    from ..model.embedder import Embedder
     from .service import Service
 
 MOST_INPUTS = 2048
@@ -240,25 +241,21 @@ def _embeddings(asked: EmbeddingRequest, service: Service, go_on: Callable[[], N
     drafts = _drafts(asked)
     service.inputs.check(drafts)
     form = _format(asked)
-    embedder = service.embedder()
-    try:
-        width = embedder.width(asked.dimensions)
-    except InputError as error:
-        raise PartError(
-            "dimensions", f"must be a whole number from 1 to {embedder.max_dims}, not {asked.dimensions}."
-        ) from error
-    yield '{"object":"list","data":['
     index = tokens = 0
-    for batch in batches(drafts):
-        go_on()
-        inputs = [service.inputs.read(draft, embedder.budget, go_on=go_on) for draft in batch]
-        made = embedder.embed_counted(inputs, dims=width)
-        tokens += sum(made.tokens)
-        for vector in made.vectors:
-            given = _base64(vector) if form == "base64" else vector.tolist()
-            row = dumps({"object": "embedding", "index": index, "embedding": given})
-            yield f",{row}" if index else row
-            index += 1
+    with models_for(service, drafts):
+        embedder = service.embedder()
+        width = _width(asked, embedder)
+        yield '{"object":"list","data":['
+        for batch in batches(drafts):
+            go_on()
+            inputs = [service.inputs.read(draft, embedder.budget, go_on=go_on) for draft in batch]
+            made = embedder.embed_counted(inputs, dims=width)
+            tokens += sum(made.tokens)
+            for vector in made.vectors:
+                given = _base64(vector) if form == "base64" else vector.tolist()
+                row = dumps({"object": "embedding", "index": index, "embedding": given})
+                yield f",{row}" if index else row
+                index += 1
     usage = {"prompt_tokens": tokens, "total_tokens": tokens}
     yield f'],"model":{dumps(names.id)},"usage":{dumps(usage)}}}'
 
@@ -277,6 +274,15 @@ def _drafts(asked: EmbeddingRequest) -> list[Draft]:
         draft if draft.instruction is not None else replace(draft, instruction=asked.instruction)
         for draft in drafts
     ]
+
+
+def _width(asked: EmbeddingRequest, embedder: Embedder) -> int:
+    try:
+        return embedder.width(asked.dimensions)
+    except InputError as error:
+        raise PartError(
+            "dimensions", f"must be a whole number from 1 to {embedder.max_dims}, not {asked.dimensions}."
+        ) from error
 
 
 def _format(asked: EmbeddingRequest) -> str:

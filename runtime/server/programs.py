@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -61,9 +62,7 @@ async def answer(
             raise StoppedError("The server is stopping." if service.stopping.is_set() else "Given up.")
 
     def run() -> bytes:
-        asked = parsed(body, kind)
-        with service.searching():
-            return "".join(work(asked, go_on)).encode("ascii")
+        return "".join(work(parsed(body, kind), go_on)).encode("ascii")
 
     try:
         content = await while_connected(request, service.programs.run(run))
@@ -90,6 +89,20 @@ def parsed(body: bytes, kind: type[Asked]) -> Asked:
         return kind.model_validate({name: value for name, value in raw.items() if value is not None})
     except ValidationError as error:
         raise _fault(error, kind) from error
+
+
+@contextmanager
+def models_for(service: Service, drafts: Sequence[Draft]) -> Iterator[None]:
+    """For so long the models are kept, and indexing makes room if there is little to do for them.
+
+    Of thousands of inputs nobody waits for the first: such a request and indexing share the machine.
+    """
+    with service.library.using_models():
+        if len(drafts) > _TEXTS_A_BATCH:
+            yield
+            return
+        with service.searching():
+            yield
 
 
 def batches(drafts: Sequence[Draft]) -> Iterator[Sequence[Draft]]:

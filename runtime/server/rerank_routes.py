@@ -20,7 +20,7 @@ from ..errors import PartError
 from .inputs import Draft, parse_input
 from .model_names import chosen, names_of
 from .openai_routes import ContentInput, InputPart, Part, Usage
-from .programs import ProgramRequest, answer, batches, body_schema, dumps
+from .programs import ProgramRequest, answer, batches, body_schema, dumps, models_for
 
 if TYPE_CHECKING:
     from ..model.reranker import Reranker
@@ -151,18 +151,19 @@ def _rerank(asked: RerankRequest, service: Service, go_on: Callable[[], None], v
     if query.instruction is not None and asked.instruction is not None:
         raise PartError("instruction", "the query holds one already.")
     service.inputs.check([query, *documents])
-    reranker = service.reranker()
-    if asked.max_tokens_per_doc is not None:
-        documents = [_shortened(one, reranker, asked.max_tokens_per_doc) for one in documents]
-    subject = service.inputs.read(query, reranker.budget, go_on=go_on)
     scores: list[float] = []
     tokens = 0
-    for batch in batches(documents):
-        go_on()
-        inputs = [service.inputs.read(document, reranker.budget, go_on=go_on) for document in batch]
-        judged = reranker.judge(subject, inputs, instruction=asked.instruction)
-        scores += judged.scores.tolist()
-        tokens += sum(judged.tokens)
+    with models_for(service, documents):
+        reranker = service.reranker()
+        if asked.max_tokens_per_doc is not None:
+            documents = [_shortened(one, reranker, asked.max_tokens_per_doc) for one in documents]
+        subject = service.inputs.read(query, reranker.budget, go_on=go_on)
+        for batch in batches(documents):
+            go_on()
+            inputs = [service.inputs.read(document, reranker.budget, go_on=go_on) for document in batch]
+            judged = reranker.judge(subject, inputs, instruction=asked.instruction)
+            scores += judged.scores.tolist()
+            tokens += sum(judged.tokens)
     order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[: asked.top_n]
     results: list[dict[str, Any]] = [{"index": i, "relevance_score": scores[i]} for i in order]
     if asked.return_documents:
