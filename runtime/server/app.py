@@ -15,6 +15,7 @@ from starlette.middleware import Middleware
 
 from ..machine import installed_version
 from . import (
+    browse_routes,
     file_routes,
     library_routes,
     openai_routes,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from .service import Service
     from .settings import ServerSettings
 
-_ROUTES = (search_routes, library_routes, file_routes, openai_routes, rerank_routes)
+_ROUTES = (search_routes, library_routes, browse_routes, file_routes, openai_routes, rerank_routes)
 
 
 def build_app(settings: ServerSettings, service: Service) -> FastAPI:
