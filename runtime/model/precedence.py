@@ -24,14 +24,18 @@ from .session import Array, Engine, Interruptible, Interruption, Rows, Session
 QUIET_S = 0.2
 """A search comes in steps, and people search again: so long after one ended, it may still be going on."""
 
-LONGEST_WAIT_S = 5.0
-"""Work in the background waits this long at most for each of its runs."""
+SHORTEST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
+"""Where searches never end, work in the background waits so long before it makes a run all the same."""
+
+# The part of the time that such runs may take, within those bounds: one search in twenty meets one.
+_SHARE = 0.05
 
 
 class Precedence:
     """Counts the searches that are going on. Safe between threads."""
 
-    def __init__(self, *, quiet_s: float = QUIET_S, longest_wait_s: float = LONGEST_WAIT_S) -> None:
+    def __init__(self, *, quiet_s: float = QUIET_S, longest_wait_s: float = SHORTEST_WAIT_S) -> None:
+        """`longest_wait_s` is where it begins; it follows how long runs take."""
         self._quiet_s = quiet_s
         self._longest_wait_s = longest_wait_s
         self._changed = threading.Condition()
@@ -92,6 +96,10 @@ class Precedence:
                 else:
                     return True
         return False
+
+    def took(self, run_s: float) -> None:
+        """A run that no search could end took so long: the next one is waited for accordingly."""
+        self._longest_wait_s = min(LONGEST_WAIT_S, max(SHORTEST_WAIT_S, run_s / _SHARE))
 
     @contextmanager
     def interruptible(self) -> Iterator[Interruption]:
@@ -161,4 +169,7 @@ class _YieldingSession:
                 return outputs
         if self._precedence.is_ended:
             raise StoppedError("Indexing was stopped; what was written is kept.")
-        return self._session.run(feeds)
+        began = time.monotonic()
+        outputs = self._session.run(feeds)
+        self._precedence.took(time.monotonic() - began)
+        return outputs

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from qvl_local.runtime import Embedder
 from qvl_local.runtime.errors import ModelError, StoppedError
 from qvl_local.runtime.model.ort_session import OrtSession
-from qvl_local.runtime.model.precedence import Precedence
+from qvl_local.runtime.model.precedence import LONGEST_WAIT_S, SHORTEST_WAIT_S, Precedence
 from qvl_local.runtime.model.session import Array, Interruption
 
 PATIENCE_S = 60.0
@@ -98,6 +98,21 @@ def test_work_gets_on_under_searches_without_end(
     precedence = Precedence(longest_wait_s=0.05)
     with precedence.searching():
         assert np.array_equal(embedder.behind(precedence).embed(photos), embedder.embed(photos))
+
+
+def test_the_longer_a_run_takes_the_longer_it_waits_under_searches_without_end() -> None:
+    precedence = Precedence(longest_wait_s=0.0)
+    with precedence.searching():
+        assert not precedence.give_way()
+        precedence.took(1e-6)
+        began = time.monotonic()
+        assert not precedence.give_way(since=began - SHORTEST_WAIT_S)
+        assert not precedence.give_way(since=began - LONGEST_WAIT_S)
+        precedence.took(60.0)
+        stop = threading.Event()
+        threading.Timer(0.3, stop.set).start()
+        assert not precedence.give_way(since=began - SHORTEST_WAIT_S, stop=stop)
+        assert stop.is_set()
 
 
 def test_work_that_is_ended_waits_for_nothing(

@@ -332,7 +332,7 @@ def test_what_is_indexed_is_found_while_indexing_goes_on(
     while not jobs.is_idle():
         if items(library):
             found.add(len(library.search("red", limit=100, rerank=False).hits))
-        time.sleep(0.05)
+        time.sleep(0.5)
     assert len(library.search("red", limit=100, rerank=False).hits) == 46
     assert min(found) < 46
 
