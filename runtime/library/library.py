@@ -52,7 +52,8 @@ if TYPE_CHECKING:
     from ..model.ort_providers import Device
     from ..model.precedence import Precedence
     from ..model.reranker import Reranker
-    from .browse import Order, Page
+    from .browse import Entry, Order, Page
+    from .duplicates import DuplicateFinder, DuplicateGroup, DuplicateProgress
     from .facets import Facets
     from .indexer import Embed, IndexProgress, IndexSettings
     from .moments import Moment
@@ -86,6 +87,7 @@ class Library:
         self._lock = threading.RLock()
         self._store: Store | None = None
         self._lists: Store | None = None
+        self._duplicates: DuplicateFinder | None = None
         self._previews: Previews | None = None
         self._written_previews: Previews | None = None
         self._previews_identity: tuple[int, int] | None = None
@@ -495,6 +497,38 @@ class Library:
         from .moments import moments
 
         return moments(self._lister(), media_id, vector)
+
+    def items(self, media_ids: Iterable[int]) -> tuple[Entry, ...]:
+        """These items as lists show them, in this order; those that are gone are left out."""
+        from .browse import entries
+
+        return entries(self._lister(), list(media_ids))
+
+    def duplicates(
+        self,
+        *,
+        progress: Callable[[DuplicateProgress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> tuple[DuplicateGroup, ...]:
+        """Items that are one picture or film in several files, and those that look nearly alike.
+
+        The first time takes a while (one to two milliseconds an item, and more where much is alike); what was
+        found is remembered until the library changes, and what was compared for longer.
+
+        Args:
+            progress: told how far it is.
+            stop: set it from elsewhere to end early.
+
+        Raises:
+            StoppedError: `stop` was set.
+        """
+        with self._lock:
+            if self._duplicates is None:
+                from .duplicates import DuplicateFinder
+
+                self._duplicates = DuplicateFinder()
+        found = self._duplicates
+        return found.find(self._lister(), self._pictures(), cache=self._cache(), progress=progress, stop=stop)
 
     def segments(self, media_id: int) -> tuple[Segment, ...]:
         """The stretches of an item that have vectors of their own, in order of time."""
