@@ -25,6 +25,7 @@ from ..errors import (
     MediaError,
     MissingExtraError,
     ModelError,
+    ModelLoadingError,
     ModelMemoryError,
     ModelNotFoundError,
     PartError,
@@ -132,9 +133,7 @@ def response_to(error: Exception, path: str) -> Response:
     """The response to an error, whatever it is."""
     if isinstance(error, QvlError):
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-        headers = {"retry-after": "1"} if status == 503 else {}
-        if isinstance(error, OverloadedError):
-            headers["retry-after"] = str(error.retry_after_s)
+        headers = {} if (wait := _retry_after(error)) is None else {"retry-after": str(wait)}
         param = error.part if isinstance(error, PartError) else None
         return problem(path, status, type(error).__name__, str(error), headers, param=param)
     if isinstance(error, RequestValidationError):
@@ -143,6 +142,15 @@ def response_to(error: Exception, path: str) -> Response:
         kind = _TYPES.get(error.status_code, "HTTPError")
         return problem(path, error.status_code, kind, str(error.detail), error.headers)
     return problem(path, 500, "InternalError", "A bug in qvl-local. Its log says where.")
+
+
+def _retry_after(error: QvlError) -> int | None:
+    """In how many seconds the same request may succeed; None where waiting alone changes nothing."""
+    if isinstance(error, OverloadedError):
+        return error.retry_after_s
+    if isinstance(error, (ModelLoadingError, LibraryBusyError)):
+        return 5
+    return 1 if isinstance(error, (StoppedError, ModelMemoryError)) else None
 
 
 class Problems:
