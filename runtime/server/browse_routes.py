@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from fastapi import APIRouter
 from fastapi import Query as Parameter
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import InputError
 from ..library.browse import Entry
+from .duplicate_search import DuplicateSearch
 from .filtering import FilterParameters
 from .hits import CompanionModel, companions_json
 from .limits import while_connected
@@ -149,6 +150,37 @@ class MomentsModel(BaseModel):
     moments: list[MomentModel]
 
 
+class GroupModel(BaseModel):
+    """Items that belong together, the best first."""
+
+    kind: Literal["same", "near"] = Field(
+        description="same: one picture or film in several files; near: pictures that look nearly the same."
+    )
+    distance: float = Field(description="Of the member least like the best, in [0, 1]; 0: the same bytes.")
+    items: list[ItemModel]
+
+
+class DuplicatesModel(BaseModel):
+    """A stretch of the `total` groups, once they are known; until then how far the search is."""
+
+    state: Literal["ready", "working"]
+    stage: Literal["look", "compare"] | None
+    done: int
+    of: int
+    total: int
+    groups: list[GroupModel]
+
+
+class DuplicatesParameters(BaseModel):
+    """Which stretch of the groups, and of which kind."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    offset: int = Field(0, ge=0, lt=2**31)
+    limit: int = Field(50, ge=0, le=1000)
+    kind: Literal["same", "near"] | None = Field(None, description="Only groups of this kind.")
+
+
 class ItemsParameters(FilterParameters):
     """Which stretch of which list."""
 
@@ -160,10 +192,14 @@ class ItemsParameters(FilterParameters):
 class MomentsParameters(BaseModel):
     """What the moments of an item are compared with: words, a picture, an item."""
 
+    model_config = ConfigDict(extra="forbid")
+
     q: str = Field("", max_length=MOST_CHARACTERS, description="Words.")
     picture: str = Field("", max_length=64, description="Id of a picture, as `POST /api/picture` gave it.")
     like: MediaId | None = Field(None, description="Id of an item.")
 
+
+_PATIENCE_S = 1.0
 
 _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for status in (400, 404, 409, 503)}
 
@@ -171,6 +207,7 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {status: {"model": Problem} for sta
 def router(service: Service) -> APIRouter:
     """The routes of looking around."""
     routes = APIRouter(prefix="/api", tags=["library"], responses=_PROBLEMS)
+    search = DuplicateSearch(service)
 
     @routes.get("/items", response_class=Response, responses={200: {"model": ItemsModel}})
     async def items(asked: Annotated[ItemsParameters, Parameter()]) -> Response:
@@ -181,6 +218,11 @@ def router(service: Service) -> APIRouter:
     async def facets(asked: Annotated[FilterParameters, Parameter()]) -> Response:
         """How many items there are of each kind, month, camera, folder and place under these filters."""
         return _json(await service.reads.run(_facets, service, asked))
+
+    @routes.get("/duplicates", response_class=Response, responses={200: {"model": DuplicatesModel}})
+    async def found_twice(asked: Annotated[DuplicatesParameters, Parameter()]) -> Response:
+        """Items that the library holds more than once. The first search takes a while: ask again."""
+        return _json(await service.reads.run(_duplicates, service, search, asked))
 
     @routes.get("/media/{media_id}", response_class=Response, responses={200: {"model": MediaModel}})
     async def media(media_id: MediaId) -> Response:
@@ -239,6 +281,27 @@ def _facets(service: Service, asked: FilterParameters) -> bytes:
             ],
         }
     )
+
+
+def _duplicates(service: Service, search: DuplicateSearch, asked: DuplicatesParameters) -> bytes:
+    groups = search.ask(wait_s=_PATIENCE_S)
+    if groups is None:
+        progress = search.progress
+        state = {"state": "working", "stage": progress.stage, "done": progress.done, "of": progress.total}
+        return encoded({**state, "total": 0, "groups": []})
+    wanted = [group for group in groups if asked.kind in (None, group.kind)]
+    page = wanted[asked.offset : asked.offset + asked.limit]
+    items = {item.id: item for item in service.library.items([at for group in page for at in group.ids])}
+    listed = [
+        {
+            "kind": group.kind,
+            "distance": group.distance,
+            "items": [item_json(items[media_id]) for media_id in group.ids if media_id in items],
+        }
+        for group in page
+    ]
+    ready: dict[str, Any] = {"state": "ready", "stage": None, "done": 0, "of": 0}
+    return encoded({**ready, "total": len(wanted), "groups": listed})
 
 
 def _media(service: Service, media_id: int) -> bytes:

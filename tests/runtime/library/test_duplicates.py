@@ -29,7 +29,7 @@ SCENES = 4
 
 
 def scene(renderer: Renderer, number: int, *, moved: float = 0.0) -> Image.Image:
-    """A rendered place with three things, larger than a picture of it; the last thing, in front, may have moved."""
+    """A rendered place with three things, larger than a picture of it; the thing in front may have moved."""
     rng = random.Random(number)
     stage = renderer.stage(random.Random(number), number % len(PLACES), number % 3, STAGE)
     for index in range(3):

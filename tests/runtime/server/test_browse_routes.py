@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from qvl_local.runtime import Library
+from qvl_local.runtime.errors import StoppedError
+from qvl_local.runtime.server.app import build_app
+from qvl_local.runtime.server.duplicate_search import DuplicateSearch
+from qvl_local.runtime.server.service import Service
 from starlette.testclient import TestClient
 
 
@@ -78,3 +86,39 @@ def test_moments_fit_as_well_as_the_search_says(client: TestClient) -> None:
     assert max(moment["score"] for moment in itself) > 0.7
     assert client.get(f"/api/moments/{hit['id']}").status_code == 400
     assert client.get("/api/moments/999999", params=query).status_code == 404
+
+
+def test_duplicates_are_told_when_they_are_known(
+    settings: Any, shelf_copy: Any, tmp_path: Path, tiny_bundle: str
+) -> None:
+    album = tmp_path / "twice"
+    album.mkdir()
+    photo = next(file for file in shelf_copy.pictures.rglob("*.jpg") if file != shelf_copy.broken)
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copyfile(photo, album / name)
+    with Library.open(shelf_copy.library, create=False) as library:
+        library.index([album])
+    own = replace(settings, library=shelf_copy.library)
+    with (
+        Service.open(own) as service,
+        TestClient(build_app(own, service), base_url="http://localhost") as client,
+    ):
+        answer = client.get("/api/duplicates").json()
+        while answer["state"] == "working":
+            assert answer["groups"] == []
+            answer = client.get("/api/duplicates").json()
+        (group,) = (group for group in answer["groups"] if group["kind"] == "same")
+        assert sorted(item["name"] for item in group["items"]) == sorted(["a.jpg", "b.jpg", photo.name])
+        assert group["distance"] == 0
+        assert client.get("/api/duplicates", params={"kind": "same"}).json()["total"] >= 1
+        assert client.get("/api/duplicates", params={"limit": 0}).json()["groups"] == []
+        assert client.get("/api/duplicates", params={"limit": 5000}).status_code == 400
+
+
+def test_a_search_for_duplicates_ends_with_the_server(settings: Any, shelf_copy: Any) -> None:
+    own = replace(settings, library=shelf_copy.library)
+    with Service.open(own) as service:
+        search = DuplicateSearch(service)
+        service.stop()
+        with pytest.raises(StoppedError):
+            search.ask(wait_s=60)
