@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from ..errors import InputError, ModelNotFoundError, PartError
+from ..errors import ModelNotFoundError, PartError
 from ..model.bundle import MANIFEST, Role, open_bundle
-from ..model.resolve import NAMES, TINY, reference_of, role_of, sibling_names
+from ..model.resolve import NAMES, TINY, find_checkpoints, reference_of, role_of, sibling_names
 
 _TINY: dict[Role, str] = {"embedder": "tiny/embedding", "reranker": "tiny/reranker"}
 _ROUTES: dict[Role, str] = {"embedder": "/v1/embeddings", "reranker": "/v1/rerank"}
@@ -33,6 +33,7 @@ def names_of(model: str) -> tuple[ModelNames, ...]:
 
     Raises:
         BundleError: it is a bundle, and damaged.
+        ModelNotFoundError: there is nothing of that name.
     """
     sources = _sources(model)
     shared = [PurePath(model).name if _is_path(model) else model.partition("@")[0]]
@@ -75,21 +76,16 @@ def _sources(model: str) -> dict[Role, str]:
         return _TINY
     if (folder / MANIFEST).is_file():
         return {role: part.source.name for role, part in open_bundle(folder).manifest.parts.items()}
-    try:
-        reference = None if folder.is_dir() else reference_of(model)
-    except (InputError, ModelNotFoundError):
-        reference = None
-    name = str(folder) if reference is None else reference.repository
-    role = role_of(PurePath(name).name)
-    sources: dict[Role, str] = {role: name}
-    sibling = next(sibling_names(PurePath(name).name), None)
-    if sibling is not None:
-        sources[_other(role)] = (
-            str(PurePath(name).with_name(sibling))
-            if reference is None
-            else (f"{name.rpartition('/')[0]}/{sibling}")
-        )
-    return sources
+    if folder.is_dir():
+        return {role: checkpoint.name for role, checkpoint in find_checkpoints(model, offline=True).items()}
+    reference = reference_of(model)
+    if reference is None:
+        raise ModelNotFoundError(f"{PurePath(model).name}: there is no such model any more.")
+    owner, _, name = reference.repository.partition("/")
+    role = role_of(name)
+    sibling = next(sibling_names(name), None)
+    sources: dict[Role, str] = {role: reference.repository}
+    return sources if sibling is None else {**sources, _other(role): f"{owner}/{sibling}"}
 
 
 def _names(role: Role, source: str, shared: list[str]) -> ModelNames:

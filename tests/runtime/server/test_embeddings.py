@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -419,3 +421,34 @@ def test_a_full_queue_tells_when_to_come_again(api: openai.OpenAI, server: Any) 
     assert caught.value.status_code == 503
     assert int(caught.value.response.headers["retry-after"]) >= 1
     assert api.embeddings.create(model="tiny", input="a").data
+
+
+def test_work_ends_when_the_client_goes(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches: list[int] = []
+    has_begun, may_go_on = threading.Event(), threading.Event()
+    real = Embedder.embed_counted
+
+    def slow(self: Embedder, inputs: Any, **options: Any) -> Any:
+        batches.append(len(inputs))
+        has_begun.set()
+        may_go_on.wait(60)
+        return real(self, inputs, **options)
+
+    monkeypatch.setattr(Embedder, "embed_counted", slow)
+    body = json.dumps({"input": ["a"] * 1000}).encode()
+    head = f"POST /v1/embeddings HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection((server.host, server.port)) as connection:
+        connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+        assert has_begun.wait(60)
+    gate = server.service.programs
+    _until(lambda: 'route="/v1/embeddings",status="499"' in server.service.metrics.render())
+    may_go_on.set()
+    _until(lambda: gate.taken == 0)
+    assert len(batches) == 1
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
