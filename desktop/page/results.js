@@ -1,7 +1,7 @@
 /** The list that is shown: the newest items, or what a search brought, in its two steps. */
 
 import { events, get } from "./api.js";
-import { announce, button, byId, h } from "./dom.js";
+import { announce, button, byId, copyOf, h } from "./dom.js";
 import { count, monthName, plural } from "./format.js";
 import { months } from "./layout.js";
 import { filtersOf, go, isFiltered, isSearch, listKey, noFilters, queryOf, scrolled } from "./state.js";
@@ -39,6 +39,7 @@ export class Results {
     this.#total = 0;
     this.#isLoading = true;
     this.calm.restart();
+    this.#isStale = false;
     this.#offer(null);
     this.#busy(true);
     try {
@@ -132,22 +133,19 @@ export class Results {
   /** Said plainly, instead of a wall of pictures that match nothing. */
   #noMatch() {
     const { q, picture, like } = this.#place;
-    const what = q && !picture && !like ? `“${q}”` : "what you look for";
     const show = () => {
       this.#notice(null);
       byId("grid").hidden = false;
       this.#saying("The closest, though probably none of them matches");
       this.grid.reveal(0);
     };
-    const filtered = isFiltered(this.#place);
-    this.#notice([
-      h("h2", {}, `Nothing here clearly matches ${what}.`),
-      h("p", {}, `Try other words${filtered ? " or fewer filters" : ""}. The closest are probably something else.`),
-      h("p", { class: "row" }, button("", "Show the closest anyway", show), filtered && removeFilters()),
-    ]);
+    const box = copyOf("no-match", { show, filters: () => go(noFilters()) });
+    if (q && !picture && !like) box.querySelector("b").textContent = `“${q}”`;
+    box.querySelector("[data-act=filters]").hidden = !isFiltered(this.#place);
+    this.#notice([box]);
     byId("grid").hidden = true;
     this.#saying("");
-    announce(`No good match for ${what}`);
+    announce(box.firstElementChild.textContent);
   }
 
   #nothing(text) {
@@ -208,6 +206,7 @@ export class Results {
 
   #asked = 0;
   #timer = 0;
+  #isStale = false; // the library changed since it was searched
 
   /** The library's content changed: the timeline follows when that disturbs nobody, a search is offered again. */
   #changed() {
@@ -220,7 +219,10 @@ export class Results {
     if (!place || place.page || this.#isLoading) return;
     if (isSearch(place)) {
       if (!this.#total) this.again();
-      else if (!byId("offer").firstChild) this.#offer("The library has changed", () => this.again(), "Search again");
+      else {
+        this.#isStale = true;
+        if (!byId("offer").firstChild) this.#offer(null);
+      }
       return;
     }
     const { signal } = this.#cancel;
@@ -289,7 +291,8 @@ export class Results {
   }
 
   #offer(text, act, label = "Show") {
-    byId("offer").replaceChildren(...(text ? [h("span", {}, text), button("", label, act)] : []));
+    if (!text && this.#isStale) return this.#offer("The library has changed", () => this.again(), "Search again");
+    return byId("offer").replaceChildren(...(text ? [h("span", {}, text), button("", label, act)] : []));
   }
 }
 

@@ -142,26 +142,23 @@ def router(service: Service) -> APIRouter:
 
 async def _answer(service: Service, request: Request, asked: SearchParameters) -> Response:
     with service.searching():
-        search = await while_connected(request, service.searches.run(_find, service, asked))
-        if search.query.is_reranked:
-            content = await while_connected(request, service.reranks.run(_last_json, service, search))
-        else:
-            content = await service.reads.run(_first_json, search)
+        search, content = await while_connected(request, service.searches.run(_find, service, asked))
+        if search.has_second_step:
+            content = await while_connected(request, service.reranks.run(_look_closer, service, search))
     return Response(content, media_type="application/json")
 
 
 async def _steps(service: Service, request: Request, asked: SearchParameters) -> Response:
     """Both steps on one stream. What goes wrong before the first is a response of its own."""
     with service.searching():
-        search = await while_connected(request, service.searches.run(_find, service, asked))
-        first = await service.reads.run(_first_json, search)
+        search, first = await while_connected(request, service.searches.run(_find, service, asked))
 
     async def stream() -> AsyncIterator[bytes]:
         yield _event("found", first)
-        if search.query.is_reranked:
+        if search.has_second_step:
             try:
                 with service.searching():
-                    yield _event("reranked", await service.reranks.run(_last_json, service, search))
+                    yield _event("reranked", await service.reranks.run(_look_closer, service, search))
             except QvlError as error:
                 yield _event("failed", bytes(response_to(error, "/api/events").body))
         yield _event("done", b"{}")
@@ -177,7 +174,8 @@ async def _news(service: Service) -> Response:
     return StreamingResponse(service.events.stream(first=("status", now)), media_type=_EVENTS)
 
 
-def _find(service: Service, asked: SearchParameters) -> Search:
+def _find(service: Service, asked: SearchParameters) -> tuple[Search, bytes]:
+    """The fast step, and its answer as JSON, made in the same thread."""
     text = asked.q.strip() or asked.query.strip() or None
     if asked.picture and asked.like is not None:
         raise InputError("Search by a picture, or by what an item is like: not by both.")
@@ -192,14 +190,11 @@ def _find(service: Service, asked: SearchParameters) -> Search:
     began = time.perf_counter()
     search = service.find(query)
     service.metrics.observe("qvl_search_seconds", _HELP, time.perf_counter() - began, step="find")
-    return search
+    return search, search_json(search.found, search.result(), reranked=False)
 
 
-def _first_json(search: Search) -> bytes:
-    return search_json(search.found, search.result(), reranked=False)
-
-
-def _last_json(service: Service, search: Search) -> bytes:
+def _look_closer(service: Service, search: Search) -> bytes:
+    """The slow step, as JSON."""
     began = time.perf_counter()
     result = search.rerank()
     service.metrics.observe("qvl_search_seconds", _HELP, time.perf_counter() - began, step="rerank")

@@ -82,6 +82,11 @@ class Search:
     found: Found
     _library: Library
 
+    @property
+    def has_second_step(self) -> bool:
+        """Whether the reranker is to look at something."""
+        return self.query.is_reranked and bool(self.found.candidates)
+
     def result(self) -> SearchResult:
         """The hits in the embedder's order."""
         return self.found.result()
@@ -182,6 +187,11 @@ class Service:
             LibraryError: nothing was indexed yet.
         """
         top = RERANKED if query.is_reranked else 0
+        if not self.board.counts().items:
+            # Nothing is there yet, which is no error of whoever looks; nor does it take a model.
+            return Search(
+                query, Found(query.text, (), query.limit, top, {}, np.empty(0, np.float32)), self.library
+            )
         if query.like is None:
             found = self.library.find(
                 query.text, image=query.picture, limit=query.limit, filters=query.filters, top=top

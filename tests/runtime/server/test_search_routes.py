@@ -8,15 +8,21 @@ import re
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from qvl_local.runtime.errors import ModelMemoryError
+from qvl_local.runtime.server.app import build_app
+from qvl_local.runtime.server.hits import NO_MATCH_BELOW
 from qvl_local.runtime.server.limits import Gate
 from qvl_local.runtime.server.service import Service
+from qvl_local.runtime.server.settings import ServerSettings
 from starlette.testclient import TestClient
 
 FIELDS = {
@@ -253,3 +259,44 @@ def test_a_search_whose_client_goes_ends_before_its_next_step(server: Any) -> No
         gate.close()
         server.service.reranks = kept
     assert looks() == before
+
+
+def test_an_empty_library_has_no_hits_and_needs_no_model(tmp_path: Path) -> None:
+    settings = ServerSettings(library=tmp_path / "library", model="a-model-that-is-not-there")
+    with (
+        Service.open(settings) as service,
+        TestClient(build_app(settings, service), base_url="http://localhost") as client,
+    ):
+        found = search(client, q="a dog")
+        assert (found["results"], found["reranked"], found["no_good_match"]) == ([], False, False)
+        assert [name for name, _ in events(client, q="a dog")] == ["found", "done"]
+
+
+def test_a_second_step_that_fails_is_said(client: TestClient, service: Service, monkeypatch: Any) -> None:
+    def fail(*_: Any) -> None:
+        raise ModelMemoryError("There is not enough memory.")
+
+    monkeypatch.setattr(service.library, "rerank", fail)
+    said = list(events(client, q="a dog"))
+    assert [name for name, _ in said] == ["found", "failed", "done"]
+    assert said[1][1] == {"error": {"type": "ModelMemoryError", "message": "There is not enough memory."}}
+    assert client.get("/api/search", params={"q": "a dog"}).headers["retry-after"] == "1"
+
+
+def test_no_good_match_is_what_the_reranker_says(
+    client: TestClient, service: Service, monkeypatch: Any
+) -> None:
+    rerank = service.library.rerank
+
+    def judged(probability: float) -> Any:
+        def judge(found: Any) -> Any:
+            result = rerank(found)
+            hits = tuple(replace(hit, reranker_score=probability) for hit in result.hits)
+            return replace(result, hits=hits)
+
+        return judge
+
+    for probability, is_none in ((NO_MATCH_BELOW - 0.01, True), (NO_MATCH_BELOW, False)):
+        monkeypatch.setattr(service.library, "rerank", judged(probability))
+        assert search(client, q="a dog")["no_good_match"] is is_none
+        assert search(client, q="a dog", rerank="false")["no_good_match"] is False
