@@ -32,6 +32,7 @@ from ..errors import (
     QvlError,
     StoppedError,
 )
+from .file_manager import NoDesktopError
 from .limits import ClientGoneError, OverloadedError
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ _STATUS: tuple[tuple[type[QvlError], int], ...] = (
     (ModelMemoryError, 503),
     (ModelError, 503),  # no such device here, or no way to fetch it: nothing that the client could change
     (MissingExtraError, 501),
+    (NoDesktopError, 501),
 )
 _TYPES = {
     400: "InputError",
