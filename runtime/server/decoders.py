@@ -21,20 +21,19 @@ from numpy.typing import NDArray
 from ..errors import MediaError
 from ..library.decode import Piece, nothing
 from ..library.messages import Failed, Part
-from ..library.workers import WorkerPool, WorkerSettings, default_worker_count
+from ..library.workers import WorkerPool, WorkerSettings
 from ..model.pixels import PixelBudget
 from ..model.video import VideoFrames
 from .input_worker import InputTask
-
-_MOST_PROCESSES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderSettings:
     """What a file that a client sent may cost: pixels of a picture, seconds that a film lasts, seconds that
-    decoding may take, memory of its process. Processes end `idle_s` after their last file."""
+    decoding may take, memory of its process. At most `count` processes run; they end `idle_s` after their
+    last file."""
 
-    count: int | None = None
+    count: int = 4
     max_pixels: int = 200_000_000
     max_film_s: float = 6 * 3600.0
     time_limit_s: float = 60.0
@@ -47,9 +46,7 @@ class Decoders:
 
     def __init__(self, settings: DecoderSettings | None = None) -> None:
         self._settings = settings or DecoderSettings()
-        self._places = threading.BoundedSemaphore(
-            self._settings.count or min(_MOST_PROCESSES, default_worker_count())
-        )
+        self._places = threading.BoundedSemaphore(self._settings.count)
         self._lock = threading.Lock()
         self._idle: list[tuple[float, WorkerPool]] = []
         self._sweeper: threading.Timer | None = None

@@ -178,7 +178,7 @@ async def _rendered(
     with opened.file as source:
         if is_known(request.headers.get("if-none-match"), etag):
             return Response(status_code=304, headers=headers)
-        jpeg = await service.programs.run(service.render, source, etag)
+        jpeg = await service.decodes.run(service.render, source, etag)
     return Response(jpeg, headers=headers, media_type="image/jpeg")
 
 

@@ -183,3 +183,4 @@ def _add_failures(operation: dict[str, Any], path: str, method: str) -> None:
     form = "Program" if is_for_programs else ""
     for status in sorted(wanted):
         responses[str(status)] = {"$ref": f"#/components/responses/{form}{_FAILURES[status][0]}"}
+    operation["responses"] = dict(sorted(responses.items()))

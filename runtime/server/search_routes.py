@@ -110,7 +110,7 @@ def router(service: Service) -> APIRouter:
         """The same with everything in JSON, where a picture may be, too."""
         if asked.image:
             source = BytesIO(_from_data_uri(asked.image))
-            pixels = await while_connected(request, service.programs.run(service.read_picture, source))
+            pixels = await while_connected(request, service.decodes.run(service.read_picture, source))
             asked = asked.model_copy(update={"picture": service.pictures.add(pixels), "image": ""})
         return await _answer(service, request, asked)
 
@@ -133,7 +133,7 @@ def router(service: Service) -> APIRouter:
     async def picture(request: Request) -> PictureModel:
         """Hold a picture to search by: a form with the field `file`, or the file alone as the body."""
         async with _uploaded(request) as source:
-            pixels = await service.programs.run(service.read_picture, source)
+            pixels = await service.decodes.run(service.read_picture, source)
         height, width = pixels.shape[:2]
         return PictureModel(picture=service.pictures.add(pixels), width=width, height=height)
 

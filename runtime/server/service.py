@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from ..model.reranker import Reranker
 
 _READS, _WAITING_READS = 8, 256
-_PROGRAMS = 2
+_PROGRAMS, _DECODES = 2, 2
 
 # Query pictures are kept at the most that any model looks at; the model's own budget follows.
 _QUERY_PIXELS = OFFICIAL_MAX_TOKENS * 32 * 32
@@ -114,6 +114,8 @@ class Service:
         self.files = Gate("pieces of files", running=_READS, waiting=4096)
         # Apart from searches, so that a program with thousands of inputs keeps nobody from finding things.
         self.programs = Gate("requests", running=_PROGRAMS, waiting=settings.max_waiting)
+        # Apart from those in turn: what people drop on the page, or look at.
+        self.decodes = Gate("pictures", running=_DECODES, waiting=settings.max_waiting)
         self.decoders = Decoders()
         self.inputs = Inputs(
             Sources(
@@ -176,7 +178,7 @@ class Service:
         """
         known = [folder.path for folder in self.library.folders() if folder.is_whole]
         path = checked_folder(text, library=self.library.path, known=known)
-        self.jobs.add([path])
+        self.jobs.add_folder(path)
         return path
 
     def find(self, query: Query) -> Search:
@@ -330,6 +332,7 @@ class Service:
         for gate in (self.searches, self.reranks, self.reads, self.files):
             gate.close()
         self.programs.close()
+        self.decodes.close()
         self.inputs.close()
         self.decoders.close()
         self.board.close()
