@@ -30,6 +30,8 @@ SHORTEST_WAIT_S, LONGEST_WAIT_S = 1.0, 10.0
 # The part of the time that such runs may take, within those bounds: one search in twenty meets one.
 _SHARE = 0.05
 
+_STOPPED = "Indexing was stopped; what was written is kept."
+
 
 class Precedence:
     """Counts the searches that are going on. Safe between threads."""
@@ -69,6 +71,13 @@ class Precedence:
     def is_ended(self) -> bool:
         """Whether there shall be no more work in the background."""
         return self._is_ended
+
+    def drop(self) -> None:
+        """End the runs in the background that are on their way now; they raise StoppedError."""
+        with self._changed:
+            runs = tuple(self._runs)
+        for run in runs:
+            run.set(final=True)
 
     def end(self) -> None:
         """End work in the background for good: every run of it, now or later, raises StoppedError."""
@@ -167,8 +176,10 @@ class _YieldingSession:
                 outputs = self._session.run_until(interruption, feeds)
             if outputs is not None:
                 return outputs
+            if interruption.is_final:
+                raise StoppedError(_STOPPED)
         if self._precedence.is_ended:
-            raise StoppedError("Indexing was stopped; what was written is kept.")
+            raise StoppedError(_STOPPED)
         began = time.monotonic()
         outputs = self._session.run(feeds)
         self._precedence.took(time.monotonic() - began)

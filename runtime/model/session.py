@@ -41,7 +41,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._is_set = False
+        self._is_set = self._is_final = False
         self._end: Callable[[], None] | None = None
 
     @property
@@ -49,10 +49,16 @@ class Interruption:
         """Whether the run shall end, or never begin."""
         return self._is_set
 
-    def set(self) -> None:
-        """End the run."""
+    @property
+    def is_final(self) -> bool:
+        """Whether the run shall not be made again later either."""
+        return self._is_final
+
+    def set(self, *, final: bool = False) -> None:
+        """End the run. `final`: nobody needs what would have come of it any more."""
         with self._lock:
             self._is_set = True
+            self._is_final = self._is_final or final
             if self._end is not None:
                 self._end()
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -135,8 +135,14 @@ class Jobs:
             new = dict.fromkeys(paths)
             self._wanted.named = new | self._wanted.named
             if new and self._running is not None and self._running[0] != "changed":
-                self._stop.set()
+                self._end_run()
             self._wake()
+
+    def add_folder(self, path: str) -> None:
+        """As `add`, for one folder that the library shall know of as soon as this returns, where it can."""
+        with suppress(LibraryBusyError), self._between_runs():
+            remember_folders(self._library.path, [path])
+        self.add([path])
 
     def changed(self, paths: Iterable[str]) -> None:
         """Look again at these places below the library's folders."""
@@ -155,7 +161,7 @@ class Jobs:
         """End the run that is going on, and begin none until `resume`."""
         with self._changes:
             self._is_paused = True
-            self._stop.set()
+            self._end_run()
             self._changes.notify_all()
 
     def resume(self) -> None:
@@ -171,7 +177,7 @@ class Jobs:
             self._is_dropped = self._running is not None
             self._is_paused = False
             self._error, self._retry_at = None, None
-            self._stop.set()
+            self._end_run()
             self._changes.notify_all()
 
     def state(self) -> JobState:
@@ -210,25 +216,9 @@ class Jobs:
         Raises:
             LibraryBusyError: another process is indexing into the library.
         """
-        with self._changes:
-            self._holders += 1
-            self._stop.set()
-            deadline = time.monotonic() + _STOP_LIMIT_S
-            try:
-                while self._running is not None and self._changes.wait(deadline - time.monotonic()):
-                    pass
-                if self._running is not None:
-                    raise LibraryBusyError("Indexing did not make room in time. Try again in a moment.")
-            except BaseException:
-                self._release()
-                raise
-        try:
-            with Store.open(self._library.path, mode="write") as store:
-                gone = next((folder.path for folder in store.folders() if folder.id == folder_id), None)
-                removed = store.remove_folder(folder_id)
-        finally:
-            with self._changes:
-                self._release()
+        with self._between_runs(), Store.open(self._library.path, mode="write") as store:
+            gone = next((folder.path for folder in store.folders() if folder.id == folder_id), None)
+            removed = store.remove_folder(folder_id)
         if gone is not None:
             with self._changes:
                 self._wanted.named.pop(gone, None)
@@ -324,8 +314,7 @@ class Jobs:
         if kind == "named":
             there = [path for path in paths if Path(path).exists()]
             # At once: fetching a model may take long, and the wish must outlive this process.
-            with Store.open(library.path, mode="write") as store:
-                remember_folders(store, there)
+            remember_folders(library.path, there)
             if not there:
                 return
             library.index(there, progress=self._note, stop=self._stop)
@@ -341,26 +330,55 @@ class Jobs:
             # What changed goes before the rest of a long run.
             if self._running is not None and self._running[0] != "changed":
                 self._wanted.is_changed_first = True
-                self._stop.set()
+                self._stop.set()  # between two files: nothing need be dropped
+
+    @contextmanager
+    def _between_runs(self) -> Iterator[None]:
+        """For the time of a block no run of ours is going on; the one that was goes on afterwards.
+
+        Raises:
+            LibraryBusyError: it did not end in time.
+        """
+        with self._changes:
+            self._holders += 1
+        try:
+            deadline = time.monotonic() + _STOP_LIMIT_S
+            with self._changes:
+                self._end_run()
+                while self._running is not None and self._changes.wait(deadline - time.monotonic()):
+                    pass
+                if self._running is not None:
+                    raise LibraryBusyError("Indexing did not make room in time. Try again in a moment.")
+            yield
+        finally:
+            with self._changes:
+                self._holders -= 1
+                self._changes.notify_all()
+
+    def _end_run(self) -> None:
+        """Let the run that is going on come to its end: what is read by now is written, no more is."""
+        self._stop.set()
+        if self._running is not None:
+            self._library.precedence.drop()
 
     def _wake(self) -> None:
         self._retry_at = None
         self._changes.notify_all()
 
-    def _release(self) -> None:
-        self._holders -= 1
-        self._changes.notify_all()
 
+def remember_folders(library: Path, paths: Iterable[str]) -> None:
+    """Make roots of the folders among `paths` that lie in none.
 
-def remember_folders(store: Store, paths: Iterable[str]) -> None:
-    """Make roots of the folders among `paths` that lie in none."""
+    Raises:
+        LibraryBusyError: another process is indexing into the library.
+    """
     from ..library.roots import in_terms_of, is_inside
 
-    for path in paths:
-        known = [folder.path for folder in store.folders() if folder.is_whole]
-        named = in_terms_of(path, known)
-        if Path(named).is_dir() and not any(is_inside(named, folder) for folder in known):
-            with suppress(InputError):
+    with Store.open(library, mode="write") as store:
+        for path in paths:
+            known = [folder.path for folder in store.folders() if folder.is_whole]
+            named = in_terms_of(path, known)
+            if Path(named).is_dir() and not any(is_inside(named, folder) for folder in known):
                 store.add_folder(named)
 
 

@@ -115,6 +115,26 @@ def test_the_longer_a_run_takes_the_longer_it_waits_under_searches_without_end()
         assert stop.is_set()
 
 
+def test_a_run_that_is_dropped_is_not_made_again(
+    embedder: Embedder, photos: list[dict[str, NDArray[np.uint8]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    precedence = Precedence()
+    run_until = OrtSession.run_until
+
+    def dropped(
+        session: OrtSession, interruption: Interruption, feeds: Mapping[str, Array]
+    ) -> dict[str, NDArray[np.float32]] | None:
+        precedence.drop()
+        return run_until(session, interruption, feeds)
+
+    behind = embedder.behind(precedence)
+    precedence.drop()  # nothing is on its way
+    assert behind.embed(photos).shape == (3, embedder.dims)
+    monkeypatch.setattr(OrtSession, "run_until", dropped)
+    with pytest.raises(StoppedError):
+        behind.embed(photos)
+
+
 def test_work_that_is_ended_waits_for_nothing(
     embedder: Embedder, photos: list[dict[str, NDArray[np.uint8]]]
 ) -> None:

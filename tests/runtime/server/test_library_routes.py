@@ -52,6 +52,8 @@ def add(served: tuple[TestClient, Service], folder: Path) -> None:
     client, service = served
     answer = client.post("/api/folders", json={"path": str(folder)})
     assert (answer.status_code, answer.json()) == (202, {"path": str(folder)})
+    listed = client.get("/api/folders").json()["folders"]
+    assert str(folder) in [one["path"] for one in listed]  # at once
     until(service.jobs.is_idle)
 
 
