@@ -40,14 +40,14 @@ _SAME_BITS, _NEAR_BITS = 8, 12
 # Grey levels by which the worst 4 x 4 cells of two fingerprints differ at most (measured: 7).
 _SAME_CELLS = 16.0
 # The cosine of the first components of two vectors from which on a part is looked for, and pictures are near.
-_DIMS = 256
+_DIMS = 128
 _PART_COSINE, _NEAR_COSINE = 0.80, 0.90
 _PARTS_OF_ONE = 8
 # How like a stretch of one picture's columns and rows must be to the other's (measured: 0.76 and more; of
 # unrelated pictures 0.37).
 _PART_SCORE = 0.65
 _NEIGHBOURS = 100
-_BLOCK = 64
+_BLOCK, _VECTOR_BLOCK = 64, 512
 _KEPT_PREVIEWS = 4096
 _KEPT_AT_ONCE = 500
 
@@ -222,7 +222,7 @@ class _Run:
             self._cache = None  # it is made again the next time
 
     def _vectors(self, photos: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The leading components of each photo's vector, unit float32 [photos, 256]; zeros: it has none."""
+        """The leading components of each photo's vector, unit float32 [photos, 128]; zeros: it has none."""
         with self._store.reading() as connection:
             space = active_space(connection)
             rows = fetch(
@@ -407,19 +407,23 @@ def _similar(
     Of each the nearest few. Shots of a burst differ in their dates, and mostly in nothing else.
     """
     pairs = []
-    rows_at_once = 512
-    for start in range(0, len(vectors), rows_at_once):
+    for start in range(0, len(vectors), _VECTOR_BLOCK):
         check()
-        cosines = vectors[start : start + rows_at_once] @ vectors[start:].T
-        here = taken[start : start + rows_at_once, None]
-        is_odd = (here != taken[None, start:]) & (here >= 0) & (taken[None, start:] >= 0)
-        cosines[is_odd | ~among[None, start:] | ~among[start : start + rows_at_once, None]] = 0
-        rows, columns = np.nonzero(cosines >= _PART_COSINE)
-        for row in np.unique(rows):
-            own = columns[rows == row]
-            own = own[own > row]
-            nearest = own[np.argsort(-cosines[row, own])[:_PARTS_OF_ONE]]
-            pairs += [(start + int(row), start + int(column)) for column in nearest]
+        cosines = vectors[start : start + _VECTOR_BLOCK] @ vectors[start:].T
+        # Where nearly everything is near, the nearest must do.
+        least = _PART_COSINE
+        while np.count_nonzero(cosines >= least) > _NEIGHBOURS * len(cosines) and least < 0.99:
+            least += 0.03
+        rows, columns = np.nonzero(cosines >= least)
+        one, other = rows + start, columns + start
+        is_dated = (taken[one] >= 0) & (taken[other] >= 0)
+        kept = (columns > rows) & among[one] & among[other] & ~(is_dated & (taken[one] != taken[other]))
+        rows, columns = rows[kept], columns[kept]
+        order = np.lexsort((-cosines[rows, columns], rows))
+        rows, columns = rows[order], columns[order]
+        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        nearest = rank < _PARTS_OF_ONE
+        pairs += list(zip((rows[nearest] + start).tolist(), (columns[nearest] + start).tolist()))
     return pairs
 
 
