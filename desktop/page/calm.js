@@ -13,8 +13,7 @@ export class Calm {
 
   constructor(area) {
     this.#area = area;
-    area.addEventListener("pointermove", () => (this.#touched = true));
-    area.addEventListener("pointerdown", () => (this.#touched = true));
+    for (const kind of ["pointermove", "pointerdown"]) area.addEventListener(kind, () => (this.#touched = true));
     area.addEventListener("pointerleave", () => {
       this.#touched = false;
       this.#soon();

@@ -2,19 +2,11 @@
 
 import { fileUrl, get, thumbUrl } from "./api.js";
 import { announce, button, byId, dialog, h, toast } from "./dom.js";
-import { bytes, dayName, plural } from "./format.js";
+import { bytes, count, dayName, plural } from "./format.js";
 import { go } from "./state.js";
 
 const GROUPS = 30;
-const KINDS = { same: "The same picture", near: "Nearly the same", burst: "Taken in a row" };
-
-/** The one worth keeping: most pixels, then most bytes, then the oldest. */
-export function best(items) {
-  const pixels = ({ width, height }) => width * height;
-  return [...items].sort(
-    (a, b) => pixels(b) - pixels(a) || (b.size ?? 0) - (a.size ?? 0) || (a.taken_at ?? "~").localeCompare(b.taken_at ?? "~"),
-  )[0];
-}
+const AGAIN_MS = 700;
 
 export class Duplicates {
   #groups = [];
@@ -44,26 +36,33 @@ export class Duplicates {
   async #more() {
     const { signal } = this.#cancel;
     try {
-      const { total, groups } = await get("api/duplicates", { offset: this.#groups.length, limit: GROUPS }, { signal });
+      const answer = await get("api/duplicates", { offset: this.#groups.length, limit: GROUPS }, { signal });
+      const { state, done, of, total, groups } = answer;
       if (signal.aborted) return;
+      if (state === "working") {
+        byId("count").textContent = `Comparing${of ? `: ${plural(done, "item")} of ${count(of)}` : ""} …`;
+        setTimeout(() => signal.aborted || this.#more(), AGAIN_MS);
+        return;
+      }
       this.#groups.push(...groups);
-      byId("count").textContent = total ? `${plural(total, "group")} of pictures that are nearly the same` : "";
+      byId("count").textContent = `${plural(total, "group")} of pictures that are nearly the same`;
       const more = button("", "Show more groups", () => {
         more.remove();
         this.#more();
       });
       this.box.append(...groups.map((group) => this.#group(group)));
       if (groups.length && this.#groups.length < total) this.box.append(more);
-      if (!total) this.box.append(h("section", { class: "notice" }, h("h2", {}, "No duplicates."), h("p", {}, "No two pictures here are nearly the same.")));
-      announce(byId("count").textContent || "No duplicates");
+      if (!total) byId("count").textContent = "No two pictures here are nearly the same.";
+      announce(byId("count").textContent);
     } catch (error) {
       if (!signal.aborted) byId("count").textContent = error.message;
     }
   }
 
+  /** `items`: the one worth keeping first. */
   #group({ kind, items }) {
-    const keep = best(items);
-    const name = `${KINDS[kind] ?? KINDS.near}, ${plural(items.length, items[0].kind ?? "picture")}`;
+    const keep = items[0];
+    const name = `${kind === "same" ? "The same" : "Nearly the same"}, ${plural(items.length, keep.kind)}`;
     return h(
       "section",
       { class: "group", "aria-label": name },
@@ -84,9 +83,8 @@ export class Duplicates {
     const mark = h("input", { type: "checkbox", "aria-label": `Select ${item.name}`, checked: this.selection.has(item.id) });
     mark.addEventListener("change", () => this.selection.toggle(item));
     this.selection.addEventListener("change", () => (mark.checked = this.selection.has(item.id)), { signal: this.#cancel.signal });
-    const about = [`${item.width} × ${item.height}`, item.size && bytes(item.size), item.taken_at && dayName(item.taken_at)];
     const label = h("label", {}, mark, h("b", {}, item.name), isBest && h("span", { class: "best" }, "Best"));
-    return h("li", {}, open, label, h("small", {}, about.filter(Boolean).join(" · ")));
+    return h("li", {}, open, label, aboutOf(item));
   }
 
   #others(items, keep) {
@@ -94,6 +92,9 @@ export class Duplicates {
     toast(`${keep.name} is kept; the others are selected. Copy their paths to delete them yourself.`);
   }
 }
+
+const aboutOf = ({ width, height, size, taken_at }) =>
+  h("small", {}, [`${width} × ${height}`, size && bytes(size), taken_at && dayName(taken_at)].filter(Boolean).join(" · "));
 
 /** Side by side, at full size. `kept` is called with the one that was chosen. */
 function compare(items, kept) {
@@ -106,7 +107,6 @@ function compare(items, kept) {
     };
     const picture = h("img", { src: item.kind === "video" ? thumbUrl(item, 640) : fileUrl(item.id), alt: item.name });
     picture.addEventListener("error", () => (picture.src = thumbUrl(item, 640)), { once: true });
-    const about = [`${item.width} × ${item.height}`, item.size && bytes(item.size), item.taken_at && dayName(item.taken_at)];
-    return h("figure", {}, picture, h("figcaption", {}, h("b", {}, item.name), h("small", {}, about.filter(Boolean).join(" · ")), button("check", "Keep this one", take)));
+    return h("figure", {}, picture, h("figcaption", {}, h("b", {}, item.name), aboutOf(item), button("check", "Keep this one", take)));
   }
 }

@@ -83,8 +83,13 @@ function cameraMenu(facets) {
 
 function folderMenu(facets, names) {
   for (const folder of facets.folders) names.set(String(folder.id), folder.name);
-  const text = ({ name, path }) => [name, h("small", {}, path)];
+  const text = ({ name, path, is_root }) => (is_root ? [name, h("small", {}, path)] : [`› ${name}`]);
   return choices(facets.folders, "under", ({ id }) => String(id), text, "There are no folders yet.");
+}
+
+/** When somebody was there: "2019", "2019 – 2023". */
+function yearsOf({ first, last }) {
+  return [...new Set([first, last].filter(Boolean).map((date) => date.slice(0, 4)))].join(" – ");
 }
 
 /** Boxes to tick, with how many items each has. */
@@ -109,9 +114,10 @@ function placeMenu(facets) {
   const [latitude, longitude, km] = place().near.split(",").map(Number);
   const set = (lat, lon, radius) => go({ near: `${lat},${lon},${radius}`, view: "" });
   const select = h("select", { id: "near-km", onchange: () => chosen && set(chosen.latitude, chosen.longitude, select.value) });
-  const own = facets.places[0].km;
-  const steps = [...new Set([...DISTANCES, km || own || 20].map((d) => Math.ceil(d)))].sort((a, b) => a - b);
-  for (const step of steps) select.append(h("option", { value: step, selected: step === Math.ceil(km || 20) }, `${step} km`));
+  const now = Math.ceil(km || 20);
+  for (const step of [...new Set([...DISTANCES, now])].sort((a, b) => a - b)) {
+    select.append(h("option", { value: step, selected: step === now }, `${step} km`));
+  }
   let chosen = place().near ? { latitude, longitude } : null;
   const isChosen = (spot) => chosen?.latitude === spot.latitude && chosen?.longitude === spot.longitude;
   const rows = facets.places.map((spot) => {
@@ -119,7 +125,7 @@ function placeMenu(facets) {
       "button",
       { type: "button", class: "spot", "aria-pressed": String(isChosen(spot)) },
       h("img", { src: thumbUrl({ id: spot.id }, 100), alt: "", loading: "lazy" }),
-      h("span", { class: "name" }, coordinates(spot.latitude, spot.longitude)),
+      h("span", { class: "name" }, coordinates(spot.latitude, spot.longitude), h("small", {}, yearsOf(spot))),
       h("span", { class: "n" }, count(spot.count)),
     );
     row.addEventListener("click", () => {

@@ -15,7 +15,10 @@ export const plural = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
 const dated = (text) => new Date(`${text.length === 7 ? `${text}-01` : text.slice(0, 19)}${text.length > 10 ? "Z" : ""}`);
 
 /** "2023-05" -> "May 2023" */
-export const monthName = (text, short = false) => (short ? shortMonth : month).format(dated(text));
+export const monthName = (text) => month.format(dated(text));
+
+/** "May 2023", "Mar – May 2023" or "Dec 2022 – May 2023". */
+export const monthsName = (first, last) => (first === last ? monthName(last) : shortMonth.formatRange(dated(first), dated(last)));
 export const dayName = (text) => day.format(dated(text));
 export const momentName = (text) => moment.format(dated(text));
 

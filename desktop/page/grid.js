@@ -168,7 +168,9 @@ export class Grid extends EventTarget {
     if (picture.getAttribute("src") !== source) picture.src = source;
     tile.setAttribute("aria-setsize", this.total);
     tile.setAttribute("aria-posinset", index + 1);
-    if (item.kind === "video") tile.dataset.badge = badge(item);
+    const says = badge(item);
+    if (says) tile.dataset.badge = says;
+    tile.classList.toggle("video", item.kind === "video");
     open.setAttribute("aria-label", describe(item));
     open.tabIndex = index === this.current ? 0 : -1;
     check.setAttribute("aria-pressed", this.selection.has(item.id));
@@ -227,15 +229,11 @@ export class Grid extends EventTarget {
     const index = this.#indexOf(event.target);
     if (index < 0 || event.altKey) return;
     const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
-    const screen = Math.max(1, Math.floor(innerHeight / 260));
     let to = null;
     if (key in steps) to = index + steps[key];
     else if (key === "ArrowUp") to = neighbour(this.layout, index, -1);
     else if (key === "ArrowDown") to = neighbour(this.layout, index, 1);
-    else if (key === "PageUp" || key === "PageDown") {
-      to = index;
-      for (let i = 0; i < screen; i++) to = neighbour(this.layout, to, key === "PageUp" ? -1 : 1);
-    } else if (key === " " || key === "x") {
+    else if (key === " " || key === "x") {
       this.selection.toggle(this.items[index]);
       announce(`${plural(this.selection.size, "item")} selected`);
     } else if (key === "a" && (event.ctrlKey || event.metaKey)) {
@@ -263,9 +261,10 @@ function makeTile(item) {
   return tile;
 }
 
-function badge(item) {
-  if (item.start_s === null || item.start_s === undefined) return item.duration_s ? clock(item.duration_s) : "";
-  return `${clock(item.start_s)}${item.duration_s ? ` / ${clock(item.duration_s)}` : ""}`;
+/** When a video's moment begins, and how long it is; what a photo stands for besides itself. */
+function badge({ kind, start_s, duration_s, companions }) {
+  if (kind === "photo") return companions?.map(({ name }) => name.split(".").pop().toUpperCase()).join(" ");
+  return [start_s, duration_s].filter((seconds) => seconds > 0).map(clock).join(" / ") || "0:00";
 }
 
 /** What a screen reader says of a tile. */

@@ -1,7 +1,7 @@
 /** Months as bars: drag over them for a range, or move its ends with the arrow keys. */
 
 import { h, svgElement } from "./dom.js";
-import { monthName, plural } from "./format.js";
+import { monthName, monthsName, plural } from "./format.js";
 
 const HIGH = 100; // of the drawing, in its own units
 const NEAR = 12; // pixels: a press so close to an end moves that end
@@ -12,13 +12,12 @@ const name = (i) => `${Math.floor(i / 12)}-${String((i % 12) + 1).padStart(2, "0
 /** A range in words; empty where there is none. `before` is exclusive. */
 export function rangeName(after, before) {
   if (!after && !before) return "";
-  if (!before) return `Since ${monthName(name(index(after)), true)}`;
-  const last = name(index(before) - 1);
-  if (!after) return `Until ${monthName(last, true)}`;
-  const first = name(index(after));
-  if (first === last) return monthName(first, true);
-  if (first.endsWith("-01") && last.endsWith("-12") && first.slice(0, 4) === last.slice(0, 4)) return first.slice(0, 4);
-  return `${monthName(first, true)} – ${monthName(last, true)}`;
+  const first = after && name(index(after));
+  const last = before && name(index(before) - 1);
+  if (!last) return `Since ${monthName(first)}`;
+  if (!first) return `Until ${monthName(last)}`;
+  const [year, month] = first.split("-");
+  return month === "01" && last === `${year}-12` ? year : monthsName(first, last);
 }
 
 /**
@@ -83,7 +82,7 @@ export function histogram(months, range, change) {
     if (!sorted.some(({ month }) => month.startsWith(String(year)))) continue;
     const pick = () => {
       set(year * 12 - start, year * 12 + 11 - start);
-      tell();
+      change({ after: `${year}-01`, before: `${year + 1}-01` }); // all of it, though its last months may be empty
     };
     years.append(h("button", { type: "button", class: "year", onclick: pick }, String(year)));
   }

@@ -4,6 +4,7 @@
 
 const NARROWEST = 0.45;
 const WIDEST = 3.2;
+const FEW = 6;
 
 /** Width over height of an item's box: its own, but neither a sliver nor a ribbon. */
 export function aspect(item) {
@@ -110,14 +111,23 @@ export function neighbour(layout, index, step) {
   return best;
 }
 
-/** Sections by month for items in the order of their dates: {at, title}. `name` turns "2023-05" into words. */
+/**
+ * Sections by month for items with the newest first: {at, title}. Months with few items share a section, so that
+ * they do not take a row each. `name(first, last)` puts a stretch of months, as "2023-05", into words.
+ */
 export function months(items, name) {
   const sections = [];
-  let last = null;
-  for (let i = 0; i < items.length; i++) {
-    const key = items[i].taken_at?.slice(0, 7) ?? "";
-    if (key !== last) sections.push({ at: i, title: key ? name(key) : "Without a date" });
-    last = key;
+  let newest = null;
+  let month = null;
+  for (let i = 0; i <= items.length; i++) {
+    const next = i < items.length ? (items[i].taken_at?.slice(0, 7) ?? "") : null;
+    if (next === month) continue;
+    const open = sections.at(-1);
+    if (open) open.title = month ? name(month, newest) : "Without a date";
+    month = next;
+    if (next === null || (open && next && i - open.at < FEW)) continue;
+    sections.push({ at: i, title: "" });
+    newest = next;
   }
   return sections;
 }

@@ -2,7 +2,7 @@
 
 import { events, get } from "./api.js";
 import { announce, button, byId, copyOf, h } from "./dom.js";
-import { count, monthName, plural } from "./format.js";
+import { count, monthsName, plural } from "./format.js";
 import { months } from "./layout.js";
 import { filtersOf, go, isFiltered, isSearch, listKey, noFilters, queryOf, scrolled } from "./state.js";
 
@@ -166,7 +166,7 @@ export class Results {
     this.grid.show([]);
     this.#notice([
       h("h2", {}, isGone ? "That picture is no longer held." : "This search did not work."),
-      h("p", {}, isGone ? "Pictures to search by are forgotten after a while. Drop or choose it again." : error.message),
+      h("p", {}, isGone ? "Drop or choose it again." : error.message),
       h("p", { class: "row" }, button("", "Try again", () => this.again())),
     ]);
     return announce(error.message);
@@ -245,7 +245,7 @@ export class Results {
 
   #list(items, { isNew = false, total = items.length, moving = false }) {
     byId("grid").hidden = false;
-    const sections = isSearch(this.#place) ? [] : months(items, monthName);
+    const sections = isSearch(this.#place) ? [] : months(items, monthsName);
     if (!isNew && !moving) return this.grid.extend(items, { sections, total });
     this.grid.show(items, { sections, total, moving });
     if (!isNew) return undefined;
