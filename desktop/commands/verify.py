@@ -79,10 +79,11 @@ def _options(manifest: Manifest) -> Iterator[str]:
 
     parts = manifest.parts.values()
     part = next(iter(parts))
-    if not all(_is_shipped(part, manifest.flavour) for part in parts):
+    precisions = {_precision(part, manifest.flavour) for part in parts}
+    if len(precisions) > 1 or None in precisions:
         yield from ("--recipe", _RECIPE)
-    elif part.decoder_precision != "fp32":
-        yield from ("--precision", part.decoder_precision)
+    elif (precision := precisions.pop()) is not None and precision != "fp32":
+        yield from ("--precision", precision)
     if part.calibration not in (None, SAMPLE_WORLD):
         yield from ("--calibrate", _PICTURES)
     if manifest.flavour == "portable":
@@ -97,20 +98,31 @@ def _options(manifest: Manifest) -> Iterator[str]:
         yield from ("--dims", str(embedder.dims))
 
 
-def _is_shipped(part: Part, flavour: str) -> bool:
-    """Whether it is what the `--precision` of its decoder makes."""
+def _precision(part: Part, flavour: str) -> str | None:
+    """The `--precision` that makes such a part; None when it takes a recipe of the user's."""
+    from qvl_local.export.recipe_file import shipped_recipes
+
+    # Most are named like what their decoder has.
+    names = sorted(shipped_recipes(), key=lambda name: name != part.decoder_precision)
+    return next((name for name in names if _makes(name, part, flavour)), None)
+
+
+def _makes(precision: str, part: Part, flavour: str) -> bool:
+    """Whether a part is what this `--precision` makes."""
     from qvl_local.export.recipe import Recipe
 
     try:
-        recipe = Recipe.of(part.decoder_precision, flavour=flavour)
+        recipe = Recipe.of(precision, flavour=flavour)
         if part.calibration not in (None, SAMPLE_WORLD):
             recipe = recipe.tuning_to_pictures()
     except InputError:
         return False
-    asked = recipe.vision, recipe.table_type, bool(recipe.tuned), bool(recipe.layers)
+    towers = recipe.vision, recipe.decoder
+    asked = towers, recipe.table_type, bool(recipe.tuned), bool(recipe.layers)
     # Rows that were padded to whole blocks are told there too, and follow from the shapes.
     chosen = {layer: what for layer, what in part.exceptions.items() if " padded to " not in what}
-    made = part.vision_precision, part.table.dtype, part.calibration is not None, bool(chosen)
+    has = part.vision_precision, part.decoder_precision
+    made = has, part.table.dtype, part.calibration is not None, bool(chosen)
     return asked == made and all(
         next((rule.precision for rule in recipe.layers if rule.applies(layer)), None) == precision
         for layer, precision in chosen.items()

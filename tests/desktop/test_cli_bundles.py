@@ -35,6 +35,14 @@ NF4 = {
     "calibration": None,
 }
 
+SAFE = {
+    "vision_precision": "fp16",
+    "decoder_precision": "int8-weight",
+    "table": HALF,
+    "calibration": SAMPLE_WORLD,
+    "exceptions": {"language_model.layers.0.self_attn.q_proj": "fp16"},
+}
+
 
 @pytest.mark.parametrize(
     ("facts", "expected"),
@@ -49,6 +57,8 @@ NF4 = {
             {"parts": {**NF4, "calibration": "20 own pictures"}},
             "--precision nf4 --calibrate PICTURES --layout separate ",
         ),
+        ({"parts": SAFE}, "--precision int8-safe --layout separate "),
+        ({"parts": {**SAFE, "exceptions": {}}}, "--recipe RECIPE.toml --layout separate "),
         ({"parts": {**NF4, "calibration": SAMPLE_WORLD}}, "--recipe RECIPE.toml --layout separate "),
         ({"parts": {**NF4, "vision_precision": "fp32"}}, "--recipe RECIPE.toml --layout separate "),
         ({"parts": {"exceptions": {"x": "int8"}}}, "--recipe RECIPE.toml "),
