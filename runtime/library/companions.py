@@ -12,19 +12,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
 
 import apsw
 
 from .connection import fetch, fetch_one
-from .records import Companion, FoundFile, Space
+from .filters import Condition
+from .records import Companion, Space
 from .rows import loaded_name, stored_name
 from .vector_search import Neighbour
-
-RAW_EXTENSIONS = frozenset(
-    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
-    | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
-)
 
 LIVE_S = 4.0
 """The film of a Live Photo lasts three seconds or less; a longer one only happens to have its name."""
@@ -32,11 +27,6 @@ LIVE_S = 4.0
 # In the order in which they stand for a film: exports put a JPEG beside the HEIC that the camera made.
 _STILLS = (".heic", ".heif", ".jpg", ".jpeg")
 _FILMS = (".mov", ".mp4")
-
-
-def is_raw(name: str) -> bool:
-    """Whether a file is a camera's raw file, by its extension."""
-    return PurePath(name).suffix.lower() in RAW_EXTENSIONS
 
 
 def pair_up(connection: apsw.Connection, folder_id: int, name: str) -> None:
@@ -62,22 +52,23 @@ def pair_up(connection: apsw.Connection, folder_id: int, name: str) -> None:
             connection.execute("UPDATE media SET shown_by = ? WHERE id = ?", (wanted, media_id))
 
 
-def note_raws(
-    connection: apsw.Connection,
-    folder_id: int,
-    condition: str,
-    values: Sequence[object],
-    raws: Iterable[FoundFile],
-) -> None:
-    """Remember the raw files of a folder: `raws` instead of those whose name meets `condition`."""
-    wanted = {file.name for file in raws}
+def known_raws(connection: apsw.Connection, folder_id: int, there: Condition) -> set[str]:
+    """The names of the raw files that are remembered in a folder where `there` holds, of a row `m`."""
     rows = fetch(
-        connection, f"SELECT m.name FROM raw m WHERE m.folder_id = ? AND ({condition})", (folder_id, *values)
+        connection,
+        f"SELECT m.name FROM raw m WHERE m.folder_id = ? AND ({there.sql})",
+        (folder_id, *there.values),
     )
-    known = {loaded_name(name) for (name,) in rows}
-    for name in known - wanted:
+    return {loaded_name(name) for (name,) in rows}
+
+
+def note_raws(
+    connection: apsw.Connection, folder_id: int, *, gone: Iterable[str], found: Iterable[str]
+) -> None:
+    """Remember raw files of a folder by name, and forget others."""
+    for name in gone:
         connection.execute("DELETE FROM raw WHERE folder_id = ? AND name = ?", (folder_id, stored_name(name)))
-    for name in wanted - known:
+    for name in found:
         connection.execute(
             "INSERT OR REPLACE INTO raw (folder_id, stem, name) VALUES (?, ?, ?)",
             (folder_id, stored_name(_split(name)[0]), stored_name(name)),

@@ -22,6 +22,12 @@ VIDEO_EXTENSIONS = frozenset(
     {".mp4", ".m4v", ".mov", ".qt", ".mkv", ".webm", ".avi", ".3gp", ".3g2", ".mts", ".m2ts"}
 )
 
+RAW_EXTENSIONS = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos", ".mrw"}
+    | {".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+)
+"""What cameras write beside a JPEG, or instead of one. Nothing here reads them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -61,6 +67,11 @@ def kind_by_extension(name: str) -> Kind | None:
     if extension in VIDEO_EXTENSIONS:
         return "video"
     return None
+
+
+def is_raw(name: str) -> bool:
+    """Whether a file is a camera's raw file, by its extension."""
+    return PurePath(name).suffix.lower() in RAW_EXTENSIONS
 
 
 def sniff(head: bytes) -> Format | None:

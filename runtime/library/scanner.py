@@ -12,12 +12,13 @@ import os
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from ..reasons import refusal, unread_file
-from .formats import kind_by_extension
+from .formats import RAW_EXTENSIONS, is_raw, kind_by_extension
 from .records import Failure, Folder, FoundFile
 
 if TYPE_CHECKING:
@@ -39,13 +40,15 @@ class Walk:
     """What one walk of a root met.
 
     `unread` holds the names, relative to the root, of folders and files that could not be looked at ("" is
-    the root itself): nobody may conclude that what lies there or below is gone.
+    the root itself): nobody may conclude that what lies there or below is gone. `raws` are cameras' raw
+    files, which are not read, but belong to the photo of their name.
     """
 
     folder: Folder
     files: tuple[FoundFile, ...]
     failures: tuple[Failure, ...]
     unread: tuple[str, ...]
+    raws: tuple[FoundFile, ...] = ()
 
     def covers(self, name: str) -> bool:
         """Whether the walk saw the place where `name` would be, so that its absence means that it is gone."""
@@ -80,6 +83,7 @@ def walk(
     goes on; so does a root that is not there. Once `stop` is set, what is left counts as unread.
     """
     files: list[FoundFile] = []
+    raws: list[FoundFile] = []
     failures: list[Failure] = []
     unread: list[str] = []
     stack: list[tuple[str, tuple[Rules, ...]]] = [(start, rules)]
@@ -107,6 +111,12 @@ def walk(
                 if entry.is_dir(follow_symlinks=False):
                     if not _is_ignored(name, True, rules):
                         below.append((name, rules))
+                elif is_raw(entry.name):
+                    if (
+                        not _is_ignored(name, False, rules)
+                        and (raw := _file(folder, name, entry)) is not None
+                    ):
+                        raws.append(raw)
                 elif kind_by_extension(entry.name) is not None and not _is_ignored(name, False, rules):
                     found = _file(folder, name, entry)
                     if found is not None:
@@ -117,7 +127,7 @@ def walk(
         stack.extend(reversed(below))
         if on_found is not None:
             on_found(len(files))
-    return Walk(folder, tuple(files), tuple(failures), tuple(unread))
+    return Walk(folder, tuple(files), tuple(failures), tuple(unread), tuple(raws))
 
 
 def find(folder: Folder, name: str) -> FoundFile:
@@ -128,6 +138,24 @@ def find(folder: Folder, name: str) -> FoundFile:
     """
     status = Path(folder.path, name).stat()
     return FoundFile(folder.id, name, status.st_size, status.st_mtime_ns)
+
+
+def find_raws(folder: Folder, name: str) -> tuple[FoundFile, ...]:
+    """The raw files that lie beside a file and have its name, with the extensions that cameras write."""
+    stem = name[: len(name) - len(PurePath(name).suffix)]
+    found = []
+    for extension in sorted(RAW_EXTENSIONS):
+        for written in (extension, extension.upper()):
+            path = Path(folder.path, stem + written)
+            with suppress(OSError):
+                status = path.lstat()
+                if (
+                    stat.S_ISREG(status.st_mode)
+                    and way_to(folder, stem + written, is_folder=False) is not None
+                ):
+                    found.append(FoundFile(folder.id, stem + written, status.st_size, status.st_mtime_ns))
+    # A file system that knows no case tells of each file twice.
+    return tuple({file.name.lower(): file for file in found}.values())
 
 
 def find_visible(folder: Folder, name: str) -> Walk:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, LibraryError, LibraryStorageError
 from . import spaces
 from .codes import upkeep
-from .companions import as_shown, companions_of, has_pairs
+from .companions import as_shown, companions_of, has_pairs, known_raws, note_raws
 from .connection import (
     Mode,
     count,
@@ -39,7 +39,7 @@ from .connection import (
     storage_errors,
     write_transaction,
 )
-from .filters import condition_of, inside
+from .filters import Condition, condition_of, inside
 from .home import DATABASE, LOCK, claim_folder, is_file, open_for_reading, open_for_writing
 from .lock import FileLock
 from .media import (
@@ -298,6 +298,33 @@ class Store:
         with self._reading() as connection:
             found = "SELECT 1 FROM media WHERE content_hash = ? LIMIT 1"
             return fetch_one(connection, found, (content_hash,)) is not None
+
+    def note_raws(
+        self,
+        folder_id: int,
+        *,
+        found: Iterable[FoundFile],
+        below: str = "",
+        stem: str | None = None,
+        is_covered: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        """Remember the raw files `found` in a root or `below` it instead of those that were known there.
+
+        `stem`: only those of this name, without its extension. What is not `is_covered` stays.
+        """
+        if stem is not None:
+            there = Condition(
+                "m.name >= ? AND m.name < ?", (stored_name(stem + "."), stored_name(stem + "/"))
+            )
+        else:
+            there = inside(folder_id, below) if below else Condition("1", ())
+        names = {file.name for file in found}
+        with self._reading() as connection:
+            known = known_raws(connection, folder_id, there)
+        gone = {name for name in known - names if is_covered(name)}
+        if gone or names - known:
+            with self._writing() as connection:
+                note_raws(connection, folder_id, gone=gone, found=names - known)
 
     def find_content(self, content_hash: bytes, size: int, space: Space) -> tuple[KnownFile, ...]:
         """Files of the same content in any folder, whatever they are called; state as in `known`."""

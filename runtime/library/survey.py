@@ -17,7 +17,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
@@ -25,7 +25,7 @@ from ..reasons import unread_file
 from .formats import kind_by_extension
 from .records import Failure, Folder, FoundFile, KnownFile, Space
 from .roots import absolute, in_terms_of, is_inside, path_in
-from .scanner import Walk, find, find_visible, walk, way_to
+from .scanner import Walk, find, find_raws, find_visible, walk, way_to
 from .store import Store
 
 
@@ -126,6 +126,7 @@ def survey(
         if items and not here and not seen.unread and (bare := _bare_folder(place)) is not None:
             emptied[bare] = emptied.get(bare, 0) + items
             continue
+        _note_raws(store, place, seen, folders)
         gone.extend(file for file in missing if seen.covers(_name_in(place, roots, file)))
     failures.extend(_emptied(store, path, items) for path, items in emptied.items())
     todo = [
@@ -316,6 +317,27 @@ def _owned(seen: Walk, folders: Sequence[Folder]) -> Iterable[FoundFile]:
         name = os.path.relpath(path, owner.path) if owner.id != file.folder_id else file.name
         moved.append(FoundFile(owner.id, name, file.size, file.mtime_ns))
     return moved
+
+
+def _note_raws(store: Store, place: _Place, seen: Walk, folders: Sequence[Folder]) -> None:
+    """Remember the raw files of a place instead of those that were there before."""
+    if place.is_file:
+        found = find_raws(place.folder, place.name)
+        store.note_raws(place.folder.id, stem=os.path.splitext(place.name)[0], found=found)  # noqa: PTH122
+        return
+    owned = _owned(replace(seen, files=seen.raws), folders)
+    roots = {folder.id: folder for folder in folders}
+    inner = [
+        folder.id for folder in folders if folder.path != place.path and is_inside(folder.path, place.path)
+    ]
+    for folder_id in (place.folder.id, *inner):
+        own = tuple(file for file in owned if file.folder_id == folder_id)
+        below = place.name if folder_id == place.folder.id else ""
+
+        def is_covered(name: str, root: str = roots[folder_id].path) -> bool:
+            return seen.covers(os.path.relpath(path_in(root, name), place.folder.path))
+
+        store.note_raws(folder_id, below=below, found=own, is_covered=is_covered)
 
 
 def _name_in(place: _Place, roots: Mapping[int, Folder], file: KnownFile) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from watchfiles import Change, watch
 
-from ..library.formats import kind_by_extension
+from ..library.formats import is_raw, kind_by_extension
 from ..library.roots import is_inside
 from ..library.scanner import IGNORE_FILE, SKIPPED_FOLDERS
 
@@ -295,7 +295,7 @@ class _Root:
             return True
         if last.startswith("."):
             return False
-        return kind_by_extension(last) is not None or not os.path.isfile(path)  # noqa: PTH113
+        return kind_by_extension(last) is not None or is_raw(last) or not os.path.isfile(path)  # noqa: PTH113
 
     def _place_of(self, path: str) -> str:
         return os.path.dirname(path) if os.path.basename(path) == IGNORE_FILE else path  # noqa: PTH119, PTH120

@@ -15,6 +15,7 @@ from qvl_local.runtime.library.migrations import MIGRATIONS
 from qvl_local.runtime.library.records import Companion, Filters, FoundFile, IndexedMedia
 from qvl_local.runtime.library.search import find
 from qvl_local.runtime.library.store import Store
+from qvl_local.runtime.library.survey import survey
 
 
 def film(make: Any, folder_id: int, name: str, *, seconds: float = 2.8, vector: Any = None) -> IndexedMedia:
@@ -157,3 +158,63 @@ def test_filters_ask_the_photo_and_never_its_film(store: Store, make: Any) -> No
     assert find(store, query, filters=late).result().hits == ()
     (hit,) = find(store, query, filters=early).result().hits
     assert np.isclose(hit.embedding_score, 1, atol=0.01)
+
+
+def indexed(store: Store, root: Path, make: Any, *, changes: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """The raw files of each photo after a run over `root`, or over what changed in it."""
+    space = store.space(make.identity())
+    paths = [str(root / name) for name in changes] if changes else [str(root)]
+    found = survey(store, space, paths, changes=bool(changes))
+    store.remove([file.media_id for file in found.gone])
+    files = [todo.file for todo in found.todo]
+    photos = [make.photo(file.folder_id, file.name, mtime_ns=file.mtime_ns) for file in files]
+    store.write([replace(photo, file=file) for photo, file in zip(photos, files)], space)
+    items = browse(store, limit=1000).items
+    return {item.name: [companion.name for companion in item.companions] for item in items}
+
+
+def test_raw_files_beside_a_photo_are_its_companions(store: Store, make: Any, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    (album / "d").mkdir(parents=True)
+    photos = ("d/a.jpg", "d/b.jpg", "e.jpg", "d/x.y.jpg")
+    for name in (*photos, "d/a.CR2", "d/a.dng", "d/c.NEF", "d/.a.CR2", "d/e.cr2", "d/x.y.arw"):
+        (album / name).write_bytes(name.encode())
+    expected = {"a.jpg": ["a.CR2", "a.dng"], "b.jpg": [], "e.jpg": [], "x.y.jpg": ["x.y.arw"]}
+    assert indexed(store, album, make) == expected
+    (photo,) = (item.id for item in browse(store).items if item.name == "a.jpg")
+    assert store.companions([photo])[photo][0] == Companion("raw", "a.CR2")
+    (album / "d" / "a.dng").unlink()
+    (album / "d" / "b.ORF").write_bytes(b"raw")
+    assert indexed(store, album, make) == expected | {"a.jpg": ["a.CR2"], "b.jpg": ["b.ORF"]}
+
+
+def test_raw_files_that_come_and_go_are_noticed_alone(store: Store, make: Any, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "a.jpg").write_bytes(b"a")
+    (album / "b.jpg").write_bytes(b"b")
+    (album / "b.nef").write_bytes(b"raw")
+    assert indexed(store, album, make) == {"a.jpg": [], "b.jpg": ["b.nef"]}
+    (album / "a.CR3").write_bytes(b"raw")
+    (album / "b.nef").unlink()
+    assert indexed(store, album, make, changes=("a.CR3",)) == {"a.jpg": ["a.CR3"], "b.jpg": ["b.nef"]}
+    assert indexed(store, album, make, changes=("b.nef",)) == {"a.jpg": ["a.CR3"], "b.jpg": []}
+    (album / "c.jpg").write_bytes(b"c")
+    (album / "c.raf").write_bytes(b"raw")
+    assert indexed(store, album, make, changes=("c.jpg",))["c.jpg"] == ["c.raf"]
+
+
+def test_a_link_out_of_the_library_is_followed_by_nobody(store: Store, make: Any, tmp_path: Path) -> None:
+    album, elsewhere = tmp_path / "album", tmp_path / "elsewhere"
+    album.mkdir()
+    elsewhere.mkdir()
+    for name in ("a.jpg", "secret.jpg", "secret.nef"):
+        ((album if name == "a.jpg" else elsewhere) / name).write_bytes(name.encode())
+    (album / "folder").symlink_to(elsewhere)
+    (album / "b.jpg").symlink_to(elsewhere / "secret.jpg")
+    (album / "a.nef").symlink_to(elsewhere / "secret.nef")
+    (album / "again.jpg").symlink_to(album / "a.jpg")
+    assert sorted(indexed(store, album, make)) == ["a.jpg", "again.jpg"]
+    assert indexed(store, album, make)["a.jpg"] == []
+    changes = ("b.jpg", "folder/secret.jpg", "a.nef")
+    assert indexed(store, album, make, changes=changes) == {"a.jpg": [], "again.jpg": []}
