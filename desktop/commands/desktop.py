@@ -12,7 +12,7 @@ from .. import options
 from ..console import note
 from ..settings import Settings, user_data_folder
 from ..text import home_relative
-from .serve import PAGE, check_model, checked_roots, logging_to_stderr, serve, write_line
+from .serve import PAGE, checked_roots, logging_to_stderr, serve, tell_of_renewal, write_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +96,7 @@ def desktop(
                 page=PAGE,
             )
             stack.enter_context(logging_to_stderr(None, debug=debug))
-            serving = own_server(settings, roots, check=lambda service: check_model(service, settings))
+            serving = own_server(settings, roots, check=tell_of_renewal)
             url, token = stack.enter_context(serving), None
         indexing = Indexing(url, token)
         if running is not None:

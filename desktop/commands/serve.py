@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from qvl_local.runtime.errors import InputError, LibraryError
+from qvl_local.runtime.errors import InputError
 
 from .. import options, paths
 from ..console import note, write_bytes
@@ -19,7 +19,6 @@ from ..text import home_relative, valid_unicode
 
 if TYPE_CHECKING:
     from qvl_local.runtime.server.service import Service
-    from qvl_local.runtime.server.settings import ServerSettings
 
 PAGE = Path(__file__).resolve().parents[1] / "page"
 
@@ -162,7 +161,7 @@ def serve(
         bind(settings) as listener,
         Service.open(settings) as service,
     ):
-        check_model(service, settings)
+        tell_of_renewal(service)
         service.start(roots)
         run(settings, service, listener, ready=ready)
         note("Stopping: what was read is being written.")
@@ -192,18 +191,14 @@ def _token() -> str:
     return token
 
 
-def check_model(service: Service, settings: ServerSettings) -> None:
-    """A library is searched with the model that it was indexed with; another one takes indexing anew."""
-    from qvl_local.runtime.library.running import lasting_name
-
-    held = service.library.status().model
-    if settings.model is None or held is None or lasting_name(settings.model) == held:
-        return
-    raise LibraryError(
-        f"{settings.library}: the library was indexed with the model {held}, not {settings.model}. "
-        "Leave --model out, name another --library for the other model, or index everything anew with it: "
-        f"qvl-local index FOLDER --model {settings.model} --library {settings.library}"
-    )
+def tell_of_renewal(service: Service) -> None:
+    """A library that has another model than was asked for gets new vectors, which takes its time."""
+    if service.renewal is not None:
+        held, asked = service.library.model, service.renewal.model
+        note(
+            f"The library was indexed with the model {held}. Everything is embedded anew with {asked} in the "
+            f"background; until that is done, {held} serves."
+        )
 
 
 @contextmanager

@@ -405,6 +405,12 @@ class Library:
         """
         return self._models.release(idle_s=idle_s)
 
+    def index_behind(self, other: Library) -> None:
+        """Let the searches of another open library go first: the same folder, opened with another model."""
+        precedence = other.precedence
+        with self._lock:
+            self._precedence = precedence
+
     @property
     def precedence(self) -> Precedence:
         """Who goes first: searches mark themselves here, indexing waits for them."""
@@ -435,7 +441,7 @@ class Library:
 
     def folders(self) -> tuple[Folder, ...]:
         """The roots: folders that were indexed as a whole, and folders of single files."""
-        return self._reader().folders()
+        return self._lister().folders()
 
     def failures(self) -> tuple[Failure, ...]:
         """The files in quarantine and why, by path."""
@@ -447,7 +453,7 @@ class Library:
 
     def media(self, media_id: int) -> MediaItem | None:
         """What the library knows about an item, None when there is none of this id."""
-        return self._reader().media(media_id)
+        return self._lister().media(media_id)
 
     def thumbnail(self, media_id: int, *, side: Side = 320, t0_ms: int | None = None) -> bytes | None:
         """A small JPEG of an item, None when there is none.
@@ -623,7 +629,22 @@ class Library:
         with models.use(), self.precedence.searching():
             embedder = models.embedder(wait=False)
             loaded = time.perf_counter()
-            check_comparable(store, self._asked, identity_of(embedder, models.running().model))
+            try:
+                check_comparable(store, self._asked, identity_of(embedder, models.running().model))
+            except LibraryError:
+                if self._asked.running(space) == models.running():
+                    raise
+                # Indexed with another model by now: by another process, or by a run that has just ended.
+                self._change_models(models)
+                return self._find(
+                    given,
+                    query=query,
+                    limit=limit,
+                    filters=filters,
+                    top=top,
+                    dims=dims,
+                    exclude=exclude,
+                )
             width = embedder.width(embedder.max_dims if dims is None else dims)
             check_limit(limit, top)
             if "image" in given:
@@ -649,6 +670,14 @@ class Library:
                 timings_ms={"load": (loaded - start) * 1000, "embed": (done - loaded) * 1000},
                 shown={name: given[name] for name in ("image", "video") if name in given},
             )
+
+    def _change_models(self, old: Models) -> None:
+        """Choose the models anew, unless another thread has done so; those in use go with their last user."""
+        with self._lock:
+            if self._models is not old:
+                return
+            self._models = Models(self._running, progress=self._model_progress)
+        old.close(wait=False)
 
     def _embed_behind(self, models: Models, embedder: Embedder, *, is_background: bool) -> Embed:
         """How an indexing run embeds: behind searches, and in a thread that others go before."""

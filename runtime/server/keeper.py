@@ -18,10 +18,10 @@ _LONGEST_LOOK_S = 30.0
 
 
 class Keeper:
-    """A thread that unloads a library's models after `ttl_s` idle seconds; 0 keeps them for good."""
+    """A thread that unloads the models of libraries after `ttl_s` idle seconds; 0 keeps them for good."""
 
-    def __init__(self, library: Library, *, ttl_s: float) -> None:
-        self._library = library
+    def __init__(self, *libraries: Library, ttl_s: float) -> None:
+        self._libraries = libraries
         self._ttl_s = ttl_s
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="keeper", daemon=True)
@@ -39,7 +39,8 @@ class Keeper:
 
     def _keep(self) -> None:
         while not self._closing.wait(min(self._ttl_s / _LOOKS_A_TTL, _LONGEST_LOOK_S)):
-            if self._library.release_models(idle_s=self._ttl_s):
+            released = [library.release_models(idle_s=self._ttl_s) for library in self._libraries]
+            if any(released):
                 log.info("models unloaded", extra={"idle_s": self._ttl_s})
                 return_memory()
 

@@ -99,10 +99,12 @@ class Search:
 class Service:
     """An open library that is served. Made by `Service.open`; a context manager."""
 
-    def __init__(self, settings: ServerSettings, library: Library) -> None:
+    def __init__(self, settings: ServerSettings, library: Library, *, renewal: Library | None = None) -> None:
         """Use `Service.open`."""
         self.settings = settings
         self.library = library
+        # The same library opened with the model that was asked for, while it still has another one.
+        self.renewal = renewal
         self.metrics = Metrics()
         self.searches = Gate("searches", running=settings.max_searches, waiting=settings.max_waiting)
         # Apart, so that the slow step of some searches does not keep others from their fast one.
@@ -127,11 +129,12 @@ class Service:
         self.pictures = Pictures()
         self._rendered = Renderings()
         self.events = Broker()
-        self.jobs = Jobs(library)
+        self.jobs = Jobs(renewal or library)
         self.watch = Watch(self.jobs.changed, outside=str(library.path))
-        self.board = StatusBoard(settings, library, self.jobs, self.watch)
+        self.board = StatusBoard(settings, library, self.jobs, self.watch, renewal=renewal)
         self.places = Places()
-        self._keeper = Keeper(library, ttl_s=settings.model_ttl_s)
+        opened = (library,) if renewal is None else (library, renewal)
+        self._keeper = Keeper(*opened, ttl_s=settings.model_ttl_s)
         self._teller = Teller(self.board, self.events, self.watch)
         self.stopping = threading.Event()
         self._running_searches = 0
@@ -141,6 +144,9 @@ class Service:
     @classmethod
     def open(cls, settings: ServerSettings) -> Self:
         """Open the library of `settings`, made when missing. No model is loaded yet.
+
+        One that was indexed with another model than is asked for is searched with its own until everything
+        is embedded anew in the background.
 
         Raises:
             LibraryError: as `Library.open`.
@@ -155,7 +161,12 @@ class Service:
             create=False,
             settings=background_settings(),
         )
-        return cls(settings, library)
+        held = library.status().model
+        if held is None or held == library.model:
+            return cls(settings, library)
+        searched = Library.open(settings.library, device=settings.device, create=False)
+        library.index_behind(searched)
+        return cls(settings, searched, renewal=library)
 
     def start(self, paths: Iterable[str] = ()) -> None:
         """Bring the library up to date in the background, `paths` first, and watch its folders from now on.
@@ -336,6 +347,8 @@ class Service:
         self.inputs.close()
         self.decoders.close()
         self.board.close()
+        if self.renewal is not None:
+            self.renewal.close()
         self.library.close()
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ from .settings import is_loopback
 
 if TYPE_CHECKING:
     from ..library.library import Library
+    from ..library.models import ModelState
     from .events import Broker
     from .jobs import Jobs
     from .settings import ServerSettings
@@ -30,7 +31,17 @@ class StatusBoard:
     It reads through a connection of its own, so that no search waits for its counting.
     """
 
-    def __init__(self, settings: ServerSettings, library: Library, jobs: Jobs, watch: Watch) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        library: Library,
+        jobs: Jobs,
+        watch: Watch,
+        *,
+        renewal: Library | None = None,
+    ) -> None:
+        """`renewal` is the library as it is being indexed, where that is with another model."""
+        self._renewal = renewal
         self._settings = settings
         self._library = library
         self._jobs = jobs
@@ -91,12 +102,19 @@ class StatusBoard:
             "segments": counts.segments,
             "failed": counts.failed,
             "generation": self._generation,
-            "model": asdict(self._library.model_state()),
+            "model": asdict(self._model_state()),
             "indexing": self.indexing(),
             "watching": self._watch.is_watching,
             "can_show_in_folder": is_loopback(self._settings.host) and can_show(),
             "can_pick_folder": self._settings.can_pick_folder,
         }
+
+    def _model_state(self) -> ModelState:
+        if self._renewal is not None:
+            coming = self._renewal.model_state()
+            if coming.state in ("loading", "failed"):
+                return coming
+        return self._library.model_state()
 
     def indexing(self) -> dict[str, Any]:
         """What indexing is doing."""

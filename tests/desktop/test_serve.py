@@ -17,7 +17,6 @@ from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
 import pytest
-from PIL import Image
 from qvl_local.desktop.cli import run
 from qvl_local.desktop.server_token import server_token
 from qvl_local.runtime import Library
@@ -214,19 +213,6 @@ def test_what_cannot_be_served_is_said(
     monkeypatch.setenv("QVL_TOKEN", "a token of more than sixteen characters")
     assert run(["serve", *arguments, "--library", str(tmp_path / "library")]) == status
     assert says in capsys.readouterr().err
-
-
-def test_another_model_than_the_librarys_is_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Image.new("RGB", (64, 48), (200, 30, 30)).save(tmp_path / "red.jpg")
-    with Library.open(tmp_path / "library", model="tiny") as library:
-        library.index([tmp_path / "red.jpg"])
-    asked = ["serve", "--library", str(tmp_path / "library"), "--model", "2b", "--port", "0", "--no-open"]
-    assert run(asked) == 1
-    told = capsys.readouterr().err
-    assert "was indexed with the model" in told
-    assert "not 2b" in told
 
 
 def test_a_token_is_made_once_and_kept_for_its_owner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
