@@ -28,11 +28,11 @@ def safe_name(path: str, *, fallback: str = "file") -> str:
 
     The extension stays; what is too long is cut before it.
     """
-    name = "".join(map(_harmless, shown(base_name(path)))).strip(" .")
+    name = "".join(map(_harmless, shown(base_name(path))))
     stem, dot, extension = name.rpartition(".")
     if not dot:
         stem, extension = name, ""
-    extension = extension[:16]
+    extension = extension[:16].strip()
     stem = stem[: _LONGEST - len(extension)].strip(" .") or fallback
     return f"{stem}.{extension}" if extension else stem
 
