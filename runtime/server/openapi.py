@@ -52,12 +52,13 @@ _FAILURES = {
     429: ("TooManyFailures", "Too many wrong tokens came from this address."),
     431: ("HeadersTooLong", "The headers are too long."),
     500: ("Bug", "A bug; the server's log says where."),
+    501: ("NotInstalled", "What this needs is not installed; the message says how to install it."),
     503: ("Unavailable", "Too much is asked for at one time, or the model cannot be had; see the message."),
     507: ("StorageFull", "The library's disk is full, read-only, or gone."),
 }
 _EVERYWHERE = (400, 401, 403, 414, 421, 429, 431, 500, 503)
 _OF_BODIES = (408, 413, 415)
-_OF_PROGRAMS = (400, 404)
+_OF_PROGRAMS = (404, 501, 507)
 _OF_THE_LIBRARY = (409, 507)
 
 

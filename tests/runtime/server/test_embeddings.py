@@ -108,6 +108,15 @@ def test_the_official_client_gets_the_embedders_vectors(
     assert answer.model == "tiny/embedding"
 
 
+def test_no_bit_is_lost_in_writing_numbers(client: TestClient) -> None:
+    def first(form: str) -> Any:
+        body = {"input": TEXTS[0], "encoding_format": form}
+        return client.post("/v1/embeddings", json=body).json()["data"][0]["embedding"]
+
+    exact = np.frombuffer(base64.b64decode(first("base64")), "<f4")
+    assert np.array_equal(np.asarray(first("float"), np.float32), exact)
+
+
 def test_usage_counts_what_the_model_read(api: openai.OpenAI, embedder: Embedder) -> None:
     answer = api.embeddings.create(model="tiny", input=TEXTS)
     tokens = sum(embedder.embed_counted([{"text": text} for text in TEXTS]).tokens)
