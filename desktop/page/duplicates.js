@@ -40,7 +40,7 @@ export class Duplicates {
       const { state, done, of, total, groups } = answer;
       if (signal.aborted) return;
       if (state === "working") {
-        byId("count").textContent = `Comparing${of ? `: ${plural(done, "item")} of ${count(of)}` : ""} …`;
+        byId("count").textContent = `Comparing${of ? `: ${count(done)} of ${count(of)}` : ""} …`;
         setTimeout(() => signal.aborted || this.#more(), AGAIN_MS);
         return;
       }

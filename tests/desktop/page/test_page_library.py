@@ -1,0 +1,149 @@
+"""The library itself: the first run, folders, failures, duplicates, signing in, a server that comes back."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import expect
+
+
+def test_the_first_run_leads_from_nothing_to_a_found_picture(
+    visit: Any, serving: Any, album: Any, tmp_path: Path
+) -> None:
+    with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
+        page = watched.page
+        expect(page.locator("#notice")).to_contain_text("Find your photos and videos by what is in them")
+        expect(page.locator("#filters")).to_be_hidden()
+        page.get_by_label("Folder to add").fill(str(album.more / "missing"))
+        watched.expected = ("404", "400")
+        page.get_by_role("button", name="Add folder").click()
+        expect(page.locator(".problem")).not_to_be_empty()
+        page.get_by_label("Folder to add").fill(str(album.more))
+        page.get_by_role("button", name="Add folder").click()
+        expect(page.locator("#count")).to_have_text("5 items")
+        expect(page.locator(".tile")).to_have_count(5)
+        words = next(
+            words
+            for words in ("snow", "a dog", "a cat", "a tree", "a car", "at night", "a balloon", "a sign")
+            if not served.get("api/search", q=words)["no_good_match"]
+        )
+        page.locator("#query").fill(words)
+        page.locator("#query").press("Enter")
+        expect(page.locator("#count")).to_have_text("5 items, best first")
+
+
+def test_a_folder_is_added_while_a_search_is_on(
+    visit: Any, serving: Any, album: Any, indexed_copy: Path
+) -> None:
+    with serving(indexed_copy) as served, visit("#q=hotel+sign", url=served.url) as watched:
+        page = watched.page
+        before = served.get("api/status")["items"]
+        expect(page.locator("#count")).to_contain_text("best first")
+        page.get_by_role("button", name=re.compile("^Library")).click()
+        panel = page.locator("dialog.sheet")
+        panel.get_by_label("Folder to add").fill(str(album.more))
+        panel.get_by_role("button", name="Add folder").click()
+        expect(panel.locator(".folders")).to_contain_text(str(album.more))
+        expect(panel.locator(".state")).to_contain_text("ready to be found")
+        expect(panel.locator(".folders li").filter(has_text="More pictures")).to_contain_text("5 items")
+        page.keyboard.press("Escape")
+        expect(page.locator("#offer")).to_contain_text("The library has changed")
+        page.get_by_role("button", name="Search again").click()
+        expect(page.locator("#count")).to_have_text(f"{before + 5} items, best first")
+
+        page.get_by_role("button", name=re.compile("^Library")).click()
+        line = panel.locator(".folders li").filter(has_text="More pictures")
+        line.get_by_role("button", name="Forget").click()
+        panel.get_by_role("button", name="Forget", exact=True).click()
+        expect(panel.locator(".folders")).not_to_contain_text("More pictures")
+        assert served.get("api/status")["items"] == before
+        assert len(list(album.more.iterdir())) == 5
+
+
+def test_folders_are_found_by_looking_around(
+    visit: Any, serving: Any, album: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setenv("HOME", str(album.more.parent))
+    with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
+        page = watched.page
+        around = page.get_by_role("group", name="Folders on this computer")
+        home = next(place for place in served.get("api/places")["places"] if place["kind"] == "home")
+        around.get_by_role("button", name=home["name"], exact=True).click()
+        around.get_by_role("button", name="More pictures", exact=True).click()
+        around.get_by_role("button", name="Add “More pictures”").click()
+        expect(page.locator("#count")).to_have_text("5 items")
+
+
+def test_failures_are_named_with_their_reasons(page: Any, served: Any) -> None:
+    (failure,) = served.get("api/failures")["failures"]
+    page.get_by_role("button", name="Library, 1 could not be read").click()
+    panel = page.locator("dialog.sheet")
+    expect(panel).to_contain_text("1 file could not be read")
+    expect(panel.locator(".failures b")).to_have_text("broken holiday.jpg")
+    reason = failure["error"].removeprefix(failure["path"]).lstrip(": ")
+    expect(panel.locator(".failures span")).to_have_text(reason)
+    status = served.get("api/status")
+    expect(panel.locator(".state")).to_contain_text(
+        f"{status['photos']} photos and {status['videos']} videos"
+    )
+    expect(panel.locator(".model")).to_contain_text("tiny")
+
+
+def test_duplicates_stand_in_groups_and_all_but_the_best_are_selected(page: Any, album: Any) -> None:
+    page.get_by_role("link", name="Duplicates").click()
+    expect(page.locator("#title")).to_have_text("Duplicates")
+    for original, copy in album.copies:
+        group = page.locator(".group").filter(has_text=copy)
+        expect(group).to_contain_text(original)
+        expect(group.locator("li").filter(has_text="Best")).to_contain_text(original)
+    group = page.locator(".group").filter(has_text=album.copies[0][1])
+    group.get_by_role("button", name="Select all but the best").click()
+    expect(page.get_by_role("checkbox", name=f"Select {album.copies[0][1]}", exact=True)).to_be_checked()
+    expect(page.get_by_role("checkbox", name=f"Select {album.copies[0][0]}", exact=True)).not_to_be_checked()
+    group.get_by_role("button", name="Compare").click()
+    compare = page.get_by_role("dialog", name="Compare")
+    kept = compare.locator("figure").filter(has_text=album.copies[0][1])
+    kept.get_by_role("button", name="Keep this one").click()
+    expect(page.get_by_role("checkbox", name=f"Select {album.copies[0][1]}", exact=True)).not_to_be_checked()
+    group.locator(".open").first.click()
+    expect(page.locator("dialog.viewer .where")).to_contain_text("1 of ")
+    page.keyboard.press("Escape")
+    page.get_by_role("link", name="qvl-local").click()
+    expect(page.locator("#title")).to_have_text("Photos and videos")
+    expect(page.locator(".tile").first).to_be_visible()
+
+
+def test_a_server_with_a_token_asks_for_it_once(visit: Any, serving: Any, indexed_copy: Path) -> None:
+    token = "a token for this test only"
+    with serving(indexed_copy, token=token) as served, visit(url=served.url, expected=("401",)) as watched:
+        page = watched.page
+        box = page.get_by_role("dialog", name="This library asks for its token")
+        box.get_by_label("Token").fill("not the token at all")
+        box.get_by_role("button", name="Sign in").click()
+        expect(box.get_by_role("alert")).to_have_text("That is not the token.")
+        page.keyboard.press("Escape")
+        box.get_by_label("Token").fill(token)
+        box.get_by_role("button", name="Sign in").click()
+        expect(box).to_have_count(0)
+        expect(page.locator(".tile").first).to_be_visible()
+        assert token not in page.url
+        page.reload()
+        expect(page.locator(".tile").first).to_be_visible()
+
+
+def test_a_server_that_goes_is_missed_and_welcomed_back(visit: Any, serving: Any, indexed_copy: Path) -> None:
+    with serving(indexed_copy) as served:
+        port = int(served.url.rstrip("/").rpartition(":")[2])
+        visiting = visit(url=served.url)
+        watched = visiting.__enter__()
+        watched.expected = ("ERR_", "Failed to load")
+        watched.page.locator(".tile").first.wait_for()
+    banner = watched.page.locator("#banner")
+    expect(banner).to_contain_text("does not answer")
+    with serving(indexed_copy, port=port):
+        watched.page.get_by_role("button", name="Try now").click()
+        expect(banner).to_be_hidden()
+        expect(watched.page.locator(".tile").first).to_be_visible()
+        visiting.__exit__(None, None, None)
