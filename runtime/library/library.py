@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from ..model.ort_providers import Device
     from ..model.precedence import Precedence
     from ..model.reranker import Reranker
+    from ..model.session import Interruption
     from .browse import Entry, Order, Page
     from .duplicates import DuplicateFinder, DuplicateGroup, DuplicateProgress
     from .facets import Facets
@@ -332,10 +333,13 @@ class Library:
                 given, query=text, limit=limit, filters=filters, top=top, dims=dims, exclude=media_id
             )
 
-    def rerank(self, found: Found) -> SearchResult:
+    def rerank(self, found: Found, *, stop: Interruption | None = None) -> SearchResult:
         """The slow step of `search`: let the reranker read the best of `found`.
 
         An item that can neither be read nor seen in the previews keeps the embedder's score.
+
+        Raises:
+            StoppedError: `stop` was set meanwhile.
         """
         from .documents import logits
 
@@ -345,6 +349,8 @@ class Library:
             query: dict[str, Any] = {} if found.query is None else {"text": found.query}
             query |= found.shown
             weight = reranker.fusion.get("cosine_weight", DEFAULT_FUSION_WEIGHT)
+            if stop is not None:
+                reranker = reranker.until(stop)
             pictures = self._pictures()
             with models.first_run():
                 return rerank(

@@ -17,6 +17,7 @@ from .session import Engine
 
 if TYPE_CHECKING:
     from .precedence import Precedence
+    from .session import Interruption
 
 
 class PairModel:
@@ -97,6 +98,14 @@ class PairModel:
 
         other = copy.copy(self)
         other._loaded = self._loaded.on_engine(YieldingEngine(self._loaded.engine, precedence))
+        return other
+
+    def until(self, stop: Interruption) -> Self:
+        """The same model, for work that raises StoppedError once `stop` is set; shared as by `behind`."""
+        from .stoppable import StoppableEngine
+
+        other = copy.copy(self)
+        other._loaded = self._loaded.on_engine(StoppableEngine(self._loaded.engine, stop))
         return other
 
     def load(self) -> None:

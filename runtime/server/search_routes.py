@@ -26,6 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from ..errors import InputError, QvlError
+from ..model.session import Interruption
 from .filtering import FilterParameters
 from .hits import SearchModel, search_json
 from .limits import ClientGoneError, OverloadedError, while_connected
@@ -144,7 +145,7 @@ async def _answer(service: Service, request: Request, asked: SearchParameters) -
     with service.searching():
         search, content = await while_connected(request, service.searches.run(_find, service, asked))
         if search.has_second_step:
-            content = await while_connected(request, service.reranks.run(_look_closer, service, search))
+            content = await while_connected(request, _second_step(service, search))
     return Response(content, media_type="application/json")
 
 
@@ -158,7 +159,7 @@ async def _steps(service: Service, request: Request, asked: SearchParameters) ->
         if search.has_second_step:
             try:
                 with service.searching():
-                    yield _event("reranked", await service.reranks.run(_look_closer, service, search))
+                    yield _event("reranked", await _second_step(service, search))
             except QvlError as error:
                 yield _event("failed", bytes(response_to(error, "/api/events").body))
         yield _event("done", b"{}")
@@ -193,10 +194,18 @@ def _find(service: Service, asked: SearchParameters) -> tuple[Search, bytes]:
     return search, search_json(search.found, search.result(), reranked=False)
 
 
-def _look_closer(service: Service, search: Search) -> bytes:
+async def _second_step(service: Service, search: Search) -> bytes:
+    stop = Interruption()
+    try:
+        return await service.reranks.run(_look_closer, service, search, stop)
+    finally:
+        stop.set()  # for one that is cancelled while it runs
+
+
+def _look_closer(service: Service, search: Search, stop: Interruption) -> bytes:
     """The slow step, as JSON."""
     began = time.perf_counter()
-    result = search.rerank()
+    result = search.rerank(stop)
     service.metrics.observe("qvl_search_seconds", _HELP, time.perf_counter() - began, step="rerank")
     return search_json(search.found, result, reranked=True)
 

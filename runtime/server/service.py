@@ -44,6 +44,7 @@ from .watch import Watch
 if TYPE_CHECKING:
     from ..model.embedder import Embedder
     from ..model.reranker import Reranker
+    from ..model.session import Interruption
 
 _READS, _WAITING_READS = 8, 256
 _PROGRAMS, _DECODES = 2, 2
@@ -91,9 +92,9 @@ class Search:
         """The hits in the embedder's order."""
         return self.found.result()
 
-    def rerank(self) -> SearchResult:
-        """The hits in the final order; the slow step."""
-        return self._library.rerank(self.found)
+    def rerank(self, stop: Interruption | None = None) -> SearchResult:
+        """The hits in the final order; the slow step, which ends with StoppedError once `stop` is set."""
+        return self._library.rerank(self.found, stop=stop)
 
 
 class Service:

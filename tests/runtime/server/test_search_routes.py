@@ -17,7 +17,7 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from qvl_local.runtime.errors import ModelMemoryError
+from qvl_local.runtime.errors import ModelMemoryError, StoppedError
 from qvl_local.runtime.server.app import build_app
 from qvl_local.runtime.server.hits import NO_MATCH_BELOW
 from qvl_local.runtime.server.limits import Gate
@@ -261,6 +261,39 @@ def test_a_search_whose_client_goes_ends_before_its_next_step(server: Any) -> No
     assert looks() == before
 
 
+def test_a_closer_look_ends_in_the_middle_when_its_client_goes(server: Any, monkeypatch: Any) -> None:
+    library = server.service.library
+    rerank, begun, outcomes = library.rerank, threading.Event(), []
+
+    def watched(found: Any, *, stop: Any) -> Any:
+        begun.set()
+        for _ in range(1200):
+            if stop.is_set:
+                break
+            time.sleep(0.05)
+        try:
+            return rerank(found, stop=stop)
+        except StoppedError as error:
+            outcomes.append(error)
+            raise
+
+    monkeypatch.setattr(library, "rerank", watched)
+    with httpx.stream(
+        "GET", f"{server.url}api/events", params={"q": "a dog"}, timeout=90, trust_env=False
+    ) as answer:
+        assert next(answer.iter_lines()) == "event: found"
+        assert begun.wait(60)
+    for _ in range(1200):
+        if outcomes and not server.service.reranks.taken:
+            break
+        time.sleep(0.05)
+    assert len(outcomes) == 1
+    monkeypatch.undo()
+    assert httpx.get(f"{server.url}api/search", params={"q": "a dog"}, timeout=90, trust_env=False).json()[
+        "reranked"
+    ]
+
+
 def test_an_empty_library_has_no_hits_and_needs_no_model(tmp_path: Path) -> None:
     settings = ServerSettings(library=tmp_path / "library", model="a-model-that-is-not-there")
     with (
@@ -273,7 +306,7 @@ def test_an_empty_library_has_no_hits_and_needs_no_model(tmp_path: Path) -> None
 
 
 def test_a_second_step_that_fails_is_said(client: TestClient, service: Service, monkeypatch: Any) -> None:
-    def fail(*_: Any) -> None:
+    def fail(*_: Any, stop: Any) -> None:
         raise ModelMemoryError("There is not enough memory.")
 
     monkeypatch.setattr(service.library, "rerank", fail)
@@ -289,7 +322,7 @@ def test_no_good_match_is_what_the_reranker_says(
     rerank = service.library.rerank
 
     def judged(probability: float) -> Any:
-        def judge(found: Any) -> Any:
+        def judge(found: Any, *, stop: Any) -> Any:
             result = rerank(found)
             hits = tuple(replace(hit, reranker_score=probability) for hit in result.hits)
             return replace(result, hits=hits)
