@@ -11,8 +11,9 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from watchfiles import Change, watch
@@ -31,6 +32,7 @@ _LOOK_AGAIN_S = 6 * 3600.0
 _DEBOUNCE_MS, _STEP_MS = 400, 100
 # So many places at once are a folder's worth: it is looked at as a whole.
 _MANY = 2000
+_LOOKED_AT = 5000
 
 QUIET_S = 1.0
 """So long nothing may happen to a file before it counts as written."""
@@ -53,53 +55,70 @@ class _Place:
     stamp_since: float = 0.0
 
 
-@dataclass(slots=True)
 class Settling:
-    """Places where something happened, until it has stopped happening. Times are `time.monotonic` seconds."""
+    """Places where something happened, until it has stopped happening. Times are `time.monotonic` seconds.
 
-    quiet_s: float = QUIET_S
-    longest_s: float = LONGEST_S
-    held_s: float = HELD_S
-    _places: dict[str, _Place] = field(default_factory=dict)
-    _first_at: float = 0.0
-    _last_at: float = 0.0
+    Safe between threads. Files are looked at without holding anybody up; `take` is for one thread.
+    """
+
+    def __init__(
+        self, *, quiet_s: float = QUIET_S, longest_s: float = LONGEST_S, held_s: float = HELD_S
+    ) -> None:
+        self.quiet_s = quiet_s
+        self._longest_s = longest_s
+        self._held_s = held_s
+        self._lock = threading.Lock()
+        self._places: dict[str, _Place] = {}
+        self._first_at = self._last_at = 0.0
 
     def __len__(self) -> int:
         return len(self._places)
 
     def add(self, paths: Iterable[str], now: float) -> None:
         """Something happened there."""
-        for path in paths:
-            if not self._places:
-                self._first_at = now
-            self._places.setdefault(path, _Place(now)).event_at = now
-            self._last_at = now
+        with self._lock:
+            for path in paths:
+                if not self._places:
+                    self._first_at = now
+                self._places.setdefault(path, _Place(now)).event_at = now
+                self._last_at = now
 
-    def take(self, now: float) -> list[str]:
-        """The places where nothing happens any more."""
-        if now - self._last_at < self.quiet_s and now - self._first_at < self.longest_s:
-            return []
-        written, gone, is_growing = [], [], False
-        for path, place in self._places.items():
-            stamp, is_there = _stamp_of(path)
-            if not is_there:
-                gone.append(path)
-            elif self._is_settled(place, stamp, now):
-                written.append(path)
-            else:
+    def take(self, now: float, *, whole: Container[str] = ()) -> list[str]:
+        """The places where nothing happens any more. Those of `whole` are ready without being looked at."""
+        with self._lock:
+            if now - self._last_at < self.quiet_s and now - self._first_at < self._longest_s:
+                return []
+            places = [(path, place, place.event_at) for path, place in self._places.items()]
+        ready, gone, is_growing = [], [], False
+        for path, place, event_at in places:
+            if path in whole or self._is_settled(path, place, now):
+                ready.append((path, event_at))
+            elif os.path.lexists(path):
                 is_growing = True
-        held = {path for path in gone if is_growing and now - self._places[path].event_at < self.held_s}
-        ready = [*written, *(path for path in gone if path not in held)]
-        for path in ready:
-            del self._places[path]
-        self._first_at = now
-        return ready
+            else:
+                gone.append((path, event_at))
+        ready += [(path, at) for path, at in gone if not is_growing or now - at >= self._held_s]
+        with self._lock:
+            # Something may have happened there in the meantime.
+            ready = [(path, at) for path, at in ready if self._places[path].event_at == at]
+            for path, _ in ready:
+                del self._places[path]
+            self._first_at = now
+        return [path for path, _ in ready]
 
-    def _is_settled(self, place: _Place, stamp: _Stamp | None, now: float) -> bool:
-        if place.stamp is None or place.stamp != stamp:
+    def _is_settled(self, path: str, place: _Place, now: float) -> bool:
+        """Whether there is something, and it has stopped growing."""
+        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+            return _is_settled_folder(path, self.quiet_s)
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except OSError:
+            return os.path.islink(path)  # noqa: PTH114 - a link to nothing grows no more
+        stamp = (status.st_size, status.st_mtime_ns)
+        if place.stamp != stamp:
             place.stamp, place.stamp_since = stamp, now
             # One that was left alone since its last event need not be looked at twice.
-            return stamp is not None and _age_s(stamp[1]) >= self.quiet_s <= now - place.event_at
+            return _age_s(status.st_mtime_ns) >= self.quiet_s <= now - place.event_at
         return now - place.stamp_since >= self.quiet_s
 
 
@@ -190,10 +209,11 @@ class Watch:
             if self._closing.wait(_TICK_S):
                 return
             with self._lock:
-                ready = self._settling.take(time.monotonic())
+                roots = tuple(self._roots)
+            ready = self._settling.take(time.monotonic(), whole=roots)
+            with self._lock:
                 if not self._settling:
                     self._pending.clear()
-                roots = tuple(self._roots)
             if len(ready) > _MANY:
                 ready = [root for root in roots if any(is_inside(path, root) for path in ready)]
             if ready:
@@ -310,22 +330,20 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _stamp_of(path: str) -> tuple[_Stamp | None, bool]:
-    """Size and time of a file, or of the youngest file in a folder, in nanoseconds; whether it is there."""
-    try:
-        if not os.path.isdir(path) or os.path.islink(path):  # noqa: PTH112, PTH114
-            status = os.stat(path)  # noqa: PTH116
-            return (status.st_size, status.st_mtime_ns), True
-        size = youngest = 0
-        for folder, _, names in os.walk(path):
-            for name in names:
-                if kind_by_extension(name) is None:
-                    continue
-                status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
-                size, youngest = size + status.st_size, max(youngest, status.st_mtime_ns)
-    except OSError:
-        return None, os.path.lexists(path)
-    return (size, youngest), True
+def _is_settled_folder(path: str, quiet_s: float) -> bool:
+    """Whether no picture in a folder or below was written a moment ago, as far as it is looked through."""
+    looked_at = 0
+    for folder, _, names in os.walk(path):
+        for name in names:
+            looked_at += 1
+            if looked_at > _LOOKED_AT:
+                return True
+            if kind_by_extension(name) is not None:
+                with suppress(OSError):
+                    status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
+                    if 0 <= _age_s(status.st_mtime_ns) < quiet_s:
+                        return False
+    return True
 
 
 def _age_s(mtime_ns: int) -> float:

@@ -89,9 +89,43 @@ def test_a_folder_is_settled_when_its_files_are(tmp_path: Path) -> None:
     settling.add([str(folder)], 0.0)
     (folder / "sub" / "2.jpg").write_bytes(b"x")
     assert settling.take(2.0) == []
-    (folder / "sub" / "2.jpg").write_bytes(b"xx")
     assert settling.take(3.5) == []
+    aged(folder / "sub" / "2.jpg")
     assert settling.take(4.6) == [str(folder)]
+
+
+def test_a_link_to_nothing_holds_up_nobody(tmp_path: Path) -> None:
+    settling = Settling(quiet_s=1.0)
+    link, gone = tmp_path / "link.jpg", str(tmp_path / "gone.jpg")
+    link.symlink_to(tmp_path / "nowhere.jpg")
+    settling.add([str(link), gone], 0.0)
+    assert sorted(settling.take(2.0)) == [gone, str(link)]
+
+
+def test_a_whole_root_is_not_looked_through(tmp_path: Path) -> None:
+    settling = Settling(quiet_s=1.0)
+    (tmp_path / "young.jpg").write_bytes(b"x")
+    settling.add([str(tmp_path)], 0.0)
+    assert settling.take(2.0) == []
+    assert settling.take(2.0, whole={str(tmp_path)}) == [str(tmp_path)]
+
+
+def test_what_happens_while_files_are_looked_at_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settling = Settling(quiet_s=1.0)
+    path = aged(tmp_path / "1.jpg")
+    settling.add([path], 0.0)
+    is_settled = settling._is_settled
+
+    def and_again(*arguments: Any) -> bool:
+        settling.add([path], 2.0)
+        return is_settled(*arguments)
+
+    monkeypatch.setattr(settling, "_is_settled", and_again)
+    assert settling.take(2.0) == []
+    monkeypatch.setattr(settling, "_is_settled", is_settled)
+    assert settling.take(4.0) == [path]
 
 
 # Watch: real folders and the system's own news
