@@ -20,7 +20,7 @@ export function queryString(params) {
   const parts = new URLSearchParams();
   for (const [name, value] of Object.entries(params)) {
     for (const one of Array.isArray(value) ? value : [value]) {
-      if (one !== "" && one !== null && one !== undefined) parts.append(name, one);
+      if ((one ?? "") !== "") parts.append(name, one);
     }
   }
   const text = parts.toString();

@@ -3,7 +3,8 @@
  * has scrolled away from the top or looks at one of them: what one reaches for must stay where it is.
  */
 
-const TOP = 80; // pixels; so little scrolling does not count
+/** Pixels; so little scrolling does not count. */
+const TOP = 80;
 
 export class Calm {
   #area;

@@ -6,11 +6,13 @@ import { coordinates, count, plural } from "./format.js";
 import { histogram, rangeName } from "./histogram.js";
 import { filtersOf, go, isFiltered, noFilters, place, watch } from "./state.js";
 
-const DISTANCES = [1, 5, 20, 100, 500]; // km
+/** Km. */
+const DISTANCES = [1, 5, 20, 100, 500];
 
 export function filterBar(live) {
   const bar = byId("filters");
-  const names = new Map(); // of folders, by id, as they are met
+  // Of folders, by id, as they are met.
+  const names = new Map();
   const kinds = [...bar.querySelectorAll(".segments button")];
   const [date, near, folder, camera] = [
     menu("Date", ["after", "before"], dateMenu),

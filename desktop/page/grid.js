@@ -9,7 +9,8 @@ import { thumbUrl } from "./api.js";
 import { clock, dayName, plural } from "./format.js";
 import { justify, neighbour, rowsBetween } from "./layout.js";
 
-const AHEAD = 500; // pixels above and below the screen that are kept ready
+/** Pixels above and below the screen that are kept ready. */
+const AHEAD = 500;
 const MOVING_MS = 450;
 
 export class Grid extends EventTarget {
@@ -26,7 +27,8 @@ export class Grid extends EventTarget {
     this.sections = [];
     this.layout = justify([], { width: 1, rowHeight: 1, gap: 0, heading: 0, sections: [] });
     this.tiles = new Map();
-    this.current = 0; // the one that Tab leads to
+    // The one that Tab leads to.
+    this.current = 0;
     this.pending = false;
     addEventListener("scroll", () => this.#later(), { passive: true });
     addEventListener("resize", () => this.#later());
@@ -149,7 +151,8 @@ export class Grid extends EventTarget {
   }
 
   #drop(key, tile) {
-    tile.querySelector("img")?.removeAttribute("src"); // a picture that is out of sight need not arrive
+    // A picture that is out of sight need not arrive.
+    tile.querySelector("img")?.removeAttribute("src");
     tile.remove();
     this.tiles.delete(key);
   }

@@ -3,8 +3,10 @@
 import { h, svgElement } from "./dom.js";
 import { monthName, monthsName, plural } from "./format.js";
 
-const HIGH = 100; // of the drawing, in its own units
-const NEAR = 12; // pixels: a press so close to an end moves that end
+/** Of the drawing, in its own units. */
+const HIGH = 100;
+/** Pixels: a press so close to an end moves that end. */
+const NEAR = 12;
 
 const index = (month) => Number(month.slice(0, 4)) * 12 + Number(month.slice(5, 7) || 1) - 1;
 const name = (i) => `${Math.floor(i / 12)}-${String((i % 12) + 1).padStart(2, "0")}`;
@@ -26,10 +28,9 @@ export function rangeName(after, before) {
  * @param {(range:{after:string, before:string}) => void} change
  */
 export function histogram(months, range, change) {
-  const sorted = [...months].sort((a, b) => index(a.month) - index(b.month));
-  const start = index(sorted[0].month);
-  const counts = new Array(index(sorted.at(-1).month) - start + 1).fill(0);
-  for (const { month, count } of sorted) counts[index(month) - start] += count;
+  const start = index(months[0].month);
+  const counts = new Array(index(months.at(-1).month) - start + 1).fill(0);
+  for (const { month, count } of months) counts[index(month) - start] += count;
   const last = counts.length - 1;
   const inside = (i) => Math.min(last, Math.max(0, i));
   let from = range.after ? inside(index(range.after) - start) : 0;
@@ -79,10 +80,11 @@ export function histogram(months, range, change) {
   );
   const first = Math.floor(start / 12);
   for (let year = Math.floor((start + last) / 12); year >= first && years.children.length < 12; year--) {
-    if (!sorted.some(({ month }) => month.startsWith(String(year)))) continue;
+    if (!months.some(({ month }) => month.startsWith(String(year)))) continue;
     const pick = () => {
       set(year * 12 - start, year * 12 + 11 - start);
-      change({ after: `${year}-01`, before: `${year + 1}-01` }); // all of it, though its last months may be empty
+      // All of it, though its last months may be empty.
+      change({ after: `${year}-01`, before: `${year + 1}-01` });
     };
     years.append(h("button", { type: "button", class: "year", onclick: pick }, String(year)));
   }

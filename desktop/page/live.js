@@ -2,7 +2,8 @@
 
 import { events, gate, get } from "./api.js";
 
-const SILENCE_MS = 40_000; // the server says something every 15 s
+/** The server says something every 15 s. */
+const SILENCE_MS = 40_000;
 const LONGEST_MS = 10_000;
 
 /** Fires "status", "changed", "lost" and "back". `status` is the last answer of /api/status, null at first. */

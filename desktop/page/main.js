@@ -45,7 +45,7 @@ function show(now, before) {
     byId("grid").hidden = isDuplicates;
     byId("notice").hidden = true;
     if (isDuplicates) duplicates.show();
-    else results.show(now);
+    else results.show(now).then(() => viewer.relist());
   }
   viewer.follow(now);
 }

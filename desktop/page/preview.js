@@ -3,7 +3,8 @@
 import { fileUrl } from "./api.js";
 import { h } from "./dom.js";
 
-const AFTER_MS = 250; // so that a pointer that only passes starts nothing
+/** So that a pointer that only passes starts nothing. */
+const AFTER_MS = 250;
 
 export function previews(grid) {
   const still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -34,7 +35,8 @@ export function previews(grid) {
 function play(tile, item, stop) {
   const from = item.start_s ?? 0;
   const video = h("video", { src: fileUrl(item.id), playsinline: true, "aria-hidden": "true", tabindex: -1 });
-  video.muted = true; // the attribute counts for the parser only
+  // The attribute counts for the parser only.
+  video.muted = true;
   video.addEventListener("loadedmetadata", () => (video.currentTime = from));
   video.addEventListener("seeked", () => video.play().catch(stop), { once: true });
   video.addEventListener("timeupdate", () => {

@@ -10,7 +10,8 @@ function stored() {
     const kept = JSON.parse(localStorage.getItem(KEY) ?? "[]");
     return Array.isArray(kept) ? kept.filter((text) => typeof text === "string") : [];
   } catch {
-    return []; // storage is blocked, or holds something else
+    // Storage is blocked, or holds something else.
+    return [];
   }
 }
 
@@ -63,7 +64,8 @@ export function recentList(input, choose) {
     options[active].scrollIntoView({ block: "nearest" });
   };
 
-  list.addEventListener("mousedown", (event) => event.preventDefault()); // the box keeps the focus
+  // The box keeps the focus.
+  list.addEventListener("mousedown", (event) => event.preventDefault());
   input.addEventListener("click", open);
   input.addEventListener("input", open);
   input.addEventListener("blur", close);

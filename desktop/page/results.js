@@ -6,9 +6,11 @@ import { count, monthsName, plural } from "./format.js";
 import { months } from "./layout.js";
 import { filtersOf, go, isFiltered, isSearch, listKey, noFilters, queryOf, scrolled } from "./state.js";
 
-const FIRST = 200; // hits of a search; more when one scrolls to their end
+/** Hits of a search; more when one scrolls to their end. */
+const FIRST = 200;
 const MOST = 10_000;
-const PAGE = 1000; // items of the timeline at a time
+/** Items of the timeline at a time. */
+const PAGE = 1000;
 
 export class Results {
   #place = null;
@@ -153,9 +155,11 @@ export class Results {
   }
 
   #failed(error) {
-    if (error.status === 401) return undefined; // the sign-in dialog is there
+    // The sign-in dialog is there.
+    if (error.status === 401) return undefined;
     this.#saying("");
-    if (error.status === 0) return this.#saying(error.message); // tried again when the connection is back
+    // Tried again when the connection is back.
+    if (error.status === 0) return this.#saying(error.message);
     if (error.status === 503) {
       const { signal } = this.#cancel;
       setTimeout(() => signal.aborted || this.again(), Math.max(1, error.retryAfter) * 1000);
@@ -206,7 +210,8 @@ export class Results {
 
   #asked = 0;
   #timer = 0;
-  #isStale = false; // the library changed since it was searched
+  // The library changed since it was searched.
+  #isStale = false;
 
   /** The library's content changed: the timeline follows when that disturbs nobody, a search is offered again. */
   #changed() {

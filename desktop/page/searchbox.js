@@ -5,7 +5,8 @@ import { announce, button, byId, h, toast } from "./dom.js";
 import { recentList } from "./recent.js";
 import { go, place, watch } from "./state.js";
 
-const SIDE = 56; // pixels of the picture in the box, for screens of double density
+/** Pixels of the picture in the box, for screens of double density. */
+const SIDE = 56;
 
 /** `again`: search once more for what is already searched. */
 export function searchBox({ again }) {
@@ -13,7 +14,8 @@ export function searchBox({ again }) {
   const input = byId("query");
   const chip = byId("chip");
   const clear = byId("clear");
-  const pictures = new Map(); // what the server calls a picture -> a small canvas of it
+  // What the server calls a picture -> a small canvas of it.
+  const pictures = new Map();
   const recent = recentList(input, (text) => {
     input.value = text;
     submit();
@@ -72,7 +74,8 @@ export function searchBox({ again }) {
   byId("choose").addEventListener("click", () => byId("file").click());
   byId("file").addEventListener("change", (event) => {
     if (event.target.files[0]) searchBy(event.target.files[0]);
-    event.target.value = ""; // so that the same file may be chosen again
+    // So that the same file may be chosen again.
+    event.target.value = "";
   });
   document.addEventListener("paste", (event) => {
     const file = [...event.clipboardData.files].find(({ type }) => type.startsWith("image/"));

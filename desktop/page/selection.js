@@ -4,7 +4,8 @@ import { ask, get } from "./api.js";
 import { byId, copyText, h, toast, wire } from "./dom.js";
 import { count, plural } from "./format.js";
 
-const AT_ONCE = 6; // requests side by side; browsers open no more to one server
+/** Requests side by side; browsers open no more to one server. */
+const AT_ONCE = 6;
 
 export class Selection extends EventTarget {
   #items = new Map();

@@ -76,5 +76,6 @@ function arrive() {
   for (const listener of listeners) listener(now, before);
 }
 
-history.scrollRestoration = "manual"; // the list is not there yet when the browser would scroll
+/** The list is not there yet when the browser would scroll. */
+history.scrollRestoration = "manual";
 addEventListener("popstate", arrive);

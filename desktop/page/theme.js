@@ -6,7 +6,8 @@
     try {
       return localStorage.getItem("qvl-theme");
     } catch {
-      return null; // storage is blocked: follow the system
+      // Storage is blocked: follow the system.
+      return null;
     }
   };
   const apply = () => {

@@ -8,8 +8,10 @@ import { momentBar } from "./moments.js";
 import { copyPaths, download } from "./selection.js";
 import { depth, go, place } from "./state.js";
 
-const FOREIGN = /\.(hei[cf]|tiff?|dng)$/i; // kinds that most browsers cannot show
-const WIDE = 1100; // pixels: there is room for the facts beside the picture
+/** Kinds that most browsers cannot show. */
+const FOREIGN = /\.(hei[cf]|tiff?|dng)$/i;
+/** Pixels: there is room for the facts beside the picture. */
+const WIDE = 1100;
 const SWIPE = 50;
 
 export class Viewer {
@@ -54,7 +56,8 @@ export class Viewer {
 
   #closed() {
     const id = this.#id;
-    this.stage.replaceChildren(); // a video goes on otherwise
+    // A video goes on otherwise.
+    this.stage.replaceChildren();
     this.#box = null;
     this.#id = 0;
     document.documentElement.classList.remove("still");
@@ -71,11 +74,8 @@ export class Viewer {
 
   async #show(id) {
     this.#id = id;
-    this.items = this.itemsFor(id);
-    this.index = this.items.findIndex((item) => item.id === id);
+    this.relist();
     const known = this.index >= 0;
-    this.before.hidden = !known || this.index === 0;
-    this.after.hidden = !known || this.index === this.items.length - 1;
     if (known) this.#draw(this.#item());
     try {
       const media = this.#media.get(id) ?? (await get(`api/media/${id}`));
@@ -89,10 +89,19 @@ export class Viewer {
     this.#ahead();
   }
 
+  /** Find the open item's place in its list, which may have come or changed since. */
+  relist() {
+    if (!this.#box) return;
+    this.items = this.itemsFor(this.#id);
+    this.index = this.items.findIndex(({ id }) => id === this.#id);
+    this.before.hidden = this.index <= 0;
+    this.after.hidden = this.index < 0 || this.index === this.items.length - 1;
+    this.where.textContent = this.index < 0 ? "" : `${count(this.index + 1)} of ${count(this.items.length)}`;
+  }
+
   #draw(item) {
     this.name.textContent = item.name;
     this.#box.setAttribute("aria-label", item.name);
-    this.where.textContent = this.index >= 0 ? `${count(this.index + 1)} of ${count(this.items.length)}` : "";
     this.tick.setAttribute("aria-pressed", this.selection.has(item.id));
     this.bar.hidden = true;
     this.facts.replaceChildren();
@@ -209,7 +218,8 @@ function pictures(item) {
   const full = h("img", { class: "full", src: fileUrl(item.id, FOREIGN.test(item.name)), alt: item.name, decoding: "async" });
   full.addEventListener("load", () => {
     full.classList.add("there");
-    small.remove(); // else the edges of a see-through picture show it
+    // Else the edges of a see-through picture show it.
+    small.remove();
   });
   full.addEventListener("error", () => {
     if (!full.src.includes("as=jpeg")) full.src = fileUrl(item.id, true);

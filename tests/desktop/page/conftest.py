@@ -154,6 +154,26 @@ def served(indexed: Path) -> Iterator[Served]:
         yield served
 
 
+@pytest.fixture(scope="session")
+def moment(served: Served) -> tuple[str, dict[str, Any]]:
+    """A query, and its hit in a video that does not begin where the video does."""
+    for words in (
+        "a cat",
+        "a dog",
+        "snow",
+        "at night",
+        "a train",
+        "balloons",
+        "a city",
+        "a forest",
+        "a room",
+    ):
+        for hit in served.get("api/search", q=words, kind="video", limit=200)["results"]:
+            if hit["start_s"] > 1:
+                return words, hit
+    raise AssertionError("no video was found at a later moment")
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     # Not for the whole session: Playwright's loop would be in the way of tests that run their own.

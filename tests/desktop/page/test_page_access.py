@@ -274,16 +274,26 @@ def test_the_page_runs_under_a_strict_policy(served: Any) -> None:
     assert directives["require-trusted-types-for"] == "'script'"
 
 
-def test_the_pictures_of_the_readme(visit: Any, pictures: Path) -> None:
+def test_the_pictures_of_the_readme(visit: Any, pictures: Path, moment: Any) -> None:
     """Writes them to docs/images when QVL_README_PICTURES is set, else where the other screenshots go."""
     folder = DOCS if os.environ.get("QVL_README_PICTURES") else pictures
     folder.mkdir(parents=True, exist_ok=True)
-    for name, reach in {"page": found, "page-viewer": video}.items():
-        with visit(device_scale_factor=1.5, reduced_motion="reduce") as watched:
-            start(watched.page)
-            reach(watched.page)
-            watched.page.wait_for_function(
-                "() => [...document.querySelectorAll('.tile img')].every((picture) => picture.complete)"
-            )
-            watched.page.screenshot(path=folder / f"{name}.png")
-            assert (folder / f"{name}.png").stat().st_size > 20_000
+    words, hit = moment
+
+    def take(page: Page, name: str) -> None:
+        page.wait_for_function(
+            "() => [...document.querySelectorAll('.tile img')].every((picture) => picture.complete)"
+        )
+        page.screenshot(path=folder / f"{name}.png")
+        assert (folder / f"{name}.png").stat().st_size > 20_000
+
+    with visit(reduced_motion="reduce") as watched:
+        start(watched.page)
+        found(watched.page)
+        take(watched.page, "page")
+    with visit(f"#q={words}&kind=video", reduced_motion="reduce") as watched:
+        settled(watched.page)
+        watched.page.locator(f".tile[data-id='{hit['id']}'] .open").click()
+        watched.page.locator(".moments .best").wait_for()
+        watched.page.wait_for_function("() => document.querySelector('dialog.viewer video').readyState > 3")
+        take(watched.page, "page-viewer")
