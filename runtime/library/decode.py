@@ -23,7 +23,7 @@ from .formats import Format
 from .photo import damage_named, open_photo, read_format, shrink_early
 from .records import MediaInfo
 from .scenes import SceneSettings
-from .thumbnails import THUMBNAIL_SIDE, make_thumbnail
+from .thumbnails import LARGE_SIDE, THUMBNAIL_SIDE, make_thumbnail
 
 if TYPE_CHECKING:
     from ..model.video import VideoFrames
@@ -123,7 +123,10 @@ def _decode_photo(file: BinaryIO, form: Format, task: DecodeTask) -> Iterator[Pi
         shrink_early(image, max(height, width, THUMBNAIL_SIDE))
         upright = to_rgb(image)
     yield Piece(0, 0, fit_image(upright, task.budget))
-    yield Description(info, make_thumbnail(Image.fromarray(upright)))
+    # A JPEG is quickly made into a larger preview when one is asked for. A HEIC takes ten times as long, so
+    # that its larger one is kept now.
+    side = THUMBNAIL_SIDE if form.opener == "JPEG" else LARGE_SIDE
+    yield Description(info, make_thumbnail(Image.fromarray(upright), side=side))
 
 
 def _check_size(width: int, height: int, task: DecodeTask) -> None:

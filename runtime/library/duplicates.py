@@ -30,7 +30,7 @@ from .fingerprint import VERSION, Print, fingerprint, hashes, read_prints
 from .likeness import SAME, Window, difference, difference_of_part
 from .previews import Previews
 from .spaces import active_space
-from .thumbnails import DAMAGED, open_thumbnail
+from .thumbnails import DAMAGED, THUMBNAIL_SIDE, open_thumbnail
 
 if TYPE_CHECKING:
     from .store import Store
@@ -48,7 +48,7 @@ _PARTS_OF_ONE = 8
 _PART_SCORE = 0.65
 _NEIGHBOURS = 100
 _BLOCK, _VECTOR_BLOCK = 64, 512
-_KEPT_PREVIEWS = 4096
+_KEPT_PREVIEWS = 512
 _KEPT_AT_ONCE = 500
 
 # Films: durations apart, frames apart in time, their cells apart, and how many of the frames must agree.
@@ -337,6 +337,7 @@ class _Run:
             try:
                 with open_thumbnail(thumbnail) as image:
                     picture = image.convert("RGB")
+                    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
             except DAMAGED:
                 picture = None
         self._opened[content] = picture

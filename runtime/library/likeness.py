@@ -4,7 +4,7 @@ Both are brought to the same size, and the largest difference of any small block
 resizing spread a little everywhere, while something that moved changes a few blocks a lot. Where the shapes
 or edges differ, the window of one that shows the other is looked for first.
 
-Measured on rendered scenes (docs/decisions/0009-what-is-a-duplicate.md), in grey levels of the worst block:
+Measured on rendered scenes (docs/decisions/0011-what-is-a-duplicate.md), in grey levels of the worst block:
 copies at most 8.0, a third of their size, compressed hard or cropped; other shots of the scene at least 13.
 `SAME` lies between. Two shots in which nothing moved are one picture here, and so are a part and its whole.
 """

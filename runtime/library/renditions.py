@@ -1,8 +1,9 @@
 """Pictures of items at the size that a screen asks for, made on request and kept.
 
-Thumbnails of 320 pixels are made while indexing; screens with two pixels to the point want 640. Keeping both
-for every item would triple the cache for pictures that mostly nobody looks at, so the larger ones are made of
-the file when they are first asked for. A file is opened here only as it was when a decoding process read it
+Thumbnails of 320 pixels are made while indexing; screens with two pixels to the point want 640. Keeping these
+for every item would triple the cache for pictures that mostly nobody looks at, so that of JPEG files they are
+made when they are first asked for, in less than 0.1 s. Of formats that take longer they are made while
+indexing. A file is opened here only as it was when a decoding process read it
 well; one that changed, is away, or is very large is shown by its thumbnail. Moments of videos come from the
 frames that were kept for reranking.
 """
@@ -22,7 +23,7 @@ from .documents import LARGEST_PIXELS, is_as_indexed
 from .photo import damage_named, open_photo, read_format, shrink_early
 from .previews import Previews
 from .records import MediaItem
-from .thumbnails import DAMAGED, THUMBNAIL_SIDE, make_thumbnail, split_strip
+from .thumbnails import DAMAGED, THUMBNAIL_SIDE, make_thumbnail, open_thumbnail, split_strip
 
 Side = Literal[320, 640]
 
@@ -46,6 +47,8 @@ def rendition(
     """
     moment = t0_ms if item.kind == "video" else None
     thumbnail = previews.thumbnail(item.content_hash)
+    if thumbnail and moment is None and (fitting := _fitting(thumbnail, side)) is not None:
+        return fitting
     if (
         thumbnail
         and moment is None
@@ -60,6 +63,19 @@ def rendition(
         with suppress(LibraryError):  # a cache that cannot be written is no reason to show nothing
             cache.keep_rendition(item.content_hash, moment, side, made)
     return made or thumbnail or None
+
+
+def _fitting(thumbnail: bytes, side: int) -> bytes | None:
+    """The picture that was made while indexing at a size below its own; None where it is not larger."""
+    try:
+        with open_thumbnail(thumbnail) as image:
+            if max(image.size) <= THUMBNAIL_SIDE:
+                return None
+            if max(image.size) <= side:
+                return thumbnail
+            return make_thumbnail(image.convert("RGB"), side=side)
+    except DAMAGED:
+        return None
 
 
 def _of_photo(item: MediaItem, side: int) -> bytes | None:

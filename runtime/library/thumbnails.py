@@ -12,6 +12,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 THUMBNAIL_SIDE = 320
 """The long side of a thumbnail, in pixels."""
 
+LARGE_SIDE = 640
+"""The same for screens with two pixels to the point, and for formats that take long to decode again."""
+
 STRIP_PIXELS = 32_000_000
 """The most pixels of a strip: twice what the models' own limit on a video comes to."""
 
@@ -45,7 +48,7 @@ def open_thumbnail(jpeg: bytes) -> Image.Image:
     Raises one of `DAMAGED`, as does reading the pixels.
     """
     image = _open(jpeg)
-    if max(image.size) > THUMBNAIL_SIDE:
+    if max(image.size) > LARGE_SIDE:
         raise ValueError(f"a thumbnail of {image.width}x{image.height} pixels")
     return image
 

@@ -9,13 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from qvl_local.runtime import Library
 from qvl_local.runtime.library.browse import browse
 from qvl_local.runtime.library.home import DATABASE
+from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.migrations import MIGRATIONS
 from qvl_local.runtime.library.records import Companion, Filters, FoundFile, IndexedMedia
 from qvl_local.runtime.library.search import find
 from qvl_local.runtime.library.store import Store
 from qvl_local.runtime.library.survey import survey
+from qvl_local.runtime.library.workers import WorkerSettings
 
 
 def film(make: Any, folder_id: int, name: str, *, seconds: float = 2.8, vector: Any = None) -> IndexedMedia:
@@ -218,3 +221,25 @@ def test_a_link_out_of_the_library_is_followed_by_nobody(store: Store, make: Any
     assert indexed(store, album, make)["a.jpg"] == []
     changes = ("b.jpg", "folder/secret.jpg", "a.nef")
     assert indexed(store, album, make, changes=changes) == {"a.jpg": [], "again.jpg": []}
+
+
+def test_a_live_photo_of_real_files_is_one_item(tmp_path: Path, media: Any, tiny_bundle: str) -> None:
+    album = tmp_path / "album"
+    media.photo(album / "IMG_1.HEIC")
+    media.video(album / "IMG_1.MOV", (((180, 40, 40), 2.0),))
+    (album / "IMG_1.DNG").write_bytes(b"II*\0 nothing reads this")
+    settings = IndexSettings(workers=WorkerSettings(1))
+    with Library.open(tmp_path / "library", model=tiny_bundle, settings=settings) as library:
+        assert library.index([album]).failed == ()
+        (hit,) = library.search("red", rerank=False).hits
+        assert (Path(hit.path).name, hit.kind) == ("IMG_1.HEIC", "photo")
+        assert [(one.kind, one.name) for one in hit.companions] == [
+            ("live", "IMG_1.MOV"),
+            ("raw", "IMG_1.DNG"),
+        ]
+        assert library.companions(hit.media_id) == hit.companions
+        (item,) = library.browse().items
+        assert (item.id, item.companions) == (hit.media_id, hit.companions)
+        assert (library.facets().photos, library.facets().videos) == (1, 0)
+        assert library.duplicates() == ()
+        assert library.similar(album / "IMG_1.MOV").hits == ()

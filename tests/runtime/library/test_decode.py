@@ -52,7 +52,8 @@ def test_photos_of_every_format(tmp_path: Path, media: Any, budget: PixelBudget,
     assert np.allclose(colour_of(pixels), RED, atol=8)
     assert (description.info.width, description.info.height) == (360, 270)
     with Image.open(BytesIO(description.thumbnail)) as thumbnail:
-        assert thumbnail.size == (320, 240)
+        # Of formats that take long to decode again, a larger one is kept.
+        assert thumbnail.size == ((320, 240) if extension == "jpg" else (360, 270))
         assert np.allclose(colour_of(thumbnail), RED, atol=8)
 
 

@@ -72,7 +72,9 @@ def test_large_pictures_are_made_of_the_file_once(library: Library) -> None:
     # Nothing larger is to be had of it.
     assert library.thumbnail(known["small.png"], side=640) == library.thumbnail(known["small.png"])
     assert opened(library.thumbnail(known["small.png"], side=640)).size == (200, 100)
-    assert kept(library) == 2
+    # Of a slow format the larger one was made while indexing.
+    assert opened(library.thumbnail(known["large.heic"])).size == (320, 240)
+    assert kept(library) == 1
     before = library.thumbnail(known["large.jpg"], side=640)
     item = library.media(known["large.jpg"])
     assert item is not None

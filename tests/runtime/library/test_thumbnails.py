@@ -58,11 +58,11 @@ def jpeg_of(width: int, height: int) -> bytes:
     return content[:at] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + content[at + 4 :]
 
 
-@pytest.mark.parametrize("size", [(20_000, 15_000), (321, 16), (16, 321)])
+@pytest.mark.parametrize("size", [(20_000, 15_000), (641, 16), (16, 641)])
 def test_a_thumbnail_of_another_size_is_none_of_ours(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match=f"{size[0]}x{size[1]}"):
         open_thumbnail(jpeg_of(*size))
-    assert open_thumbnail(jpeg_of(320, 200)).size == (320, 200)
+    assert open_thumbnail(jpeg_of(640, 200)).size == (640, 200)
 
 
 @pytest.mark.parametrize(("size", "count"), [((20_000, 15_000), 3), ((16, 16), 0), ((16, 16), 3)])
