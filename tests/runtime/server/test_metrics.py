@@ -62,6 +62,7 @@ def test_a_server_tells_how_it_is_doing(client: TestClient) -> None:
         return parsed(answer.text)
 
     before = read()
+    client.get("/api/search", params={"q": "my-secret words"})
     client.get("/api/search", params={"q": "my-secret words", "camera": "my-secret"})
     client.get("/my-secret-path")
     client.get("/health", headers={"host": "my-secret.example"})
@@ -70,12 +71,12 @@ def test_a_server_tells_how_it_is_doing(client: TestClient) -> None:
     def grown(key: str) -> float:
         return after[key] - before.get(key, 0)
 
-    assert grown('qvl_requests_total{route="/api/search",status="200"}') == 1
+    assert grown('qvl_requests_total{route="/api/search",status="200"}') == 2
     assert grown('qvl_requests_total{route="(none)",status="404"}') == 1
     assert grown('qvl_requests_total{route="(none)",status="421"}') == 1
-    assert grown('qvl_request_seconds_count{route="/api/search"}') == 1
-    assert grown('qvl_search_seconds_count{step="find"}') == 1
-    assert grown('qvl_search_seconds_count{step="rerank"}') == 1
+    assert grown('qvl_request_seconds_count{route="/api/search"}') == 2
+    assert grown('qvl_search_seconds_count{step="find"}') == 2
+    assert grown('qvl_search_seconds_count{step="rerank"}') == 1, "nothing to look at in the other"
     assert after["qvl_searches_running"] == 0
     assert after["qvl_resident_bytes"] > 10e6
     assert after['qvl_items{kind="photo"}'] == 24
