@@ -210,7 +210,7 @@ class Library:
         from .survey import known_places
 
         models, settings = self._models, self._settings or IndexSettings()
-        with models.use():
+        with models.use(counts=False):
             try:
                 embedder = models.embedder(stop)
             except StoppedError:

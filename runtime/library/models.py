@@ -116,8 +116,12 @@ class Models:
         return ModelState(name, "ready" if self._is_ready else "unloaded")
 
     @contextmanager
-    def use(self) -> Iterator[None]:
-        """For so long the models are not released."""
+    def use(self, *, counts: bool = True) -> Iterator[None]:
+        """For so long the models are not released.
+
+        `counts`: this is a use already. A look at folders in which nothing has changed is none; the runs that
+        it may lead to are.
+        """
         with self._calls:
             self._uses += 1
         try:
@@ -125,13 +129,15 @@ class Models:
         finally:
             with self._calls:
                 self._uses -= 1
-                self._used_at = time.monotonic()
+                if counts:
+                    self._used_at = time.monotonic()
 
     @contextmanager
     def first_run(self) -> Iterator[None]:
         """Around every run of a model: the first one loads its graphs, and `state` tells of that."""
         if self._is_ready:
             yield
+            self._used_at = time.monotonic()
             return
         with self._calls:
             self._loads += 1
@@ -146,6 +152,7 @@ class Models:
             self._loads -= 1
             self._is_ready = True
             self._error = None
+            self._used_at = time.monotonic()
 
     def release(self, *, idle_s: float = 0.0) -> bool:
         """Free the models unless they were used in the last `idle_s` seconds; the next use opens them.

@@ -201,6 +201,16 @@ def test_models_are_let_go_when_nobody_uses_them_and_come_back(library_folder: P
         assert library.model_state().state == "ready"
 
 
+def test_looking_for_changes_where_there_are_none_keeps_no_model(library_folder: Path) -> None:
+    with Library.open(library_folder) as library:
+        library.search("a red picture")
+        used_at = library._models._used_at
+        library.index()
+        assert library._models._used_at == used_at
+        library.search("another red picture", rerank=False)
+        assert library._models._used_at > used_at
+
+
 def test_nobody_waits_for_a_model_that_is_being_fetched(
     tmp_path: Path, library_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
