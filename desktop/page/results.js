@@ -269,7 +269,7 @@ export class Results {
     const model = this.live.status?.model;
     if (model?.state !== "loading") return this.#saying("Searching …");
     const share = model.fraction > 0 && model.fraction < 1 ? ` ${Math.floor(model.fraction * 100)}%` : "";
-    this.#saying(`Getting the model ready, once${model.step ? `: ${model.step}` : ""}${share} …`);
+    this.#saying(`Getting the model ready${model.step ? `: ${model.step}` : ""}${share} …`);
   }
 
   #title(text) {

@@ -76,6 +76,21 @@ def test_folders_are_found_by_looking_around(
         expect(page.locator("#count")).to_have_text("5 items")
 
 
+def test_reading_goes_on_when_one_says_so(visit: Any, serving: Any, album: Any, tmp_path: Path) -> None:
+    with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
+        page = watched.page
+        served.service.jobs.pause()
+        page.get_by_label("Folder to add").fill(str(album.more))
+        page.get_by_role("button", name="Add folder").click()
+        page.get_by_role("button", name=re.compile("^Paused")).click()
+        panel = page.locator("dialog.sheet")
+        expect(panel.locator(".state")).to_contain_text("Paused")
+        panel.get_by_role("button", name="Go on").click()
+        expect(panel.locator(".state")).to_contain_text("5 photos and 0 videos")
+        page.keyboard.press("Escape")
+        expect(page.locator(".tile")).to_have_count(5)
+
+
 def test_failures_are_named_with_their_reasons(page: Any, served: Any) -> None:
     (failure,) = served.get("api/failures")["failures"]
     page.get_by_role("button", name="Library, 1 could not be read").click()
