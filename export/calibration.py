@@ -179,12 +179,15 @@ class _Collector:
 
     def finish(self) -> None:
         """Hand over what is open."""
-        for name, parts in self._open.items():
-            self._visit(name, self._summary(parts))
+        while self._open:
+            name = next(iter(self._open))
+            # All inputs of a wide block are much memory: none is kept longer than it is needed.
+            inputs = self._summary(self._open.pop(name))
+            self._visit(name, inputs)
+            del inputs
             self._done += 1
             if self._progress is not None:
                 self._progress(min(1.0, self._done / self._layers))
-        self._open = {}
 
     def _summary(self, parts: list[Floats]) -> LayerInputs:
         # Two and two, since texts and pictures alternate in what the embedder sees.
@@ -199,8 +202,14 @@ class _Collector:
         )
 
     def _some(self, parts: list[Floats], count: int) -> Floats:
-        rows = np.concatenate(parts)
-        return rows[np.sort(self._generator.permutation(len(rows))[:count])]
+        chosen = np.sort(self._generator.permutation(sum(len(part) for part in parts))[:count])
+        rows = np.empty((len(chosen), parts[0].shape[1]), np.float32)
+        start = done = 0
+        for part in parts:
+            here = chosen[done : np.searchsorted(chosen, start + len(part))] - start
+            rows[done : done + len(here)] = part[here]
+            start, done = start + len(part), done + len(here)
+        return rows
 
 
 def _block(name: str) -> str:

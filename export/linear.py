@@ -22,8 +22,8 @@ NUMPY_TYPES: dict[ElementType, np.dtype[Any]] = {
     ElementType.FLOAT16: np.dtype("<f2"),
 }
 
-# Codes and block scales, as the format of a layer stores them.
-Packed = tuple[NDArray[np.uint8], NDArray[np.float32]]
+# Codes and their scales, as the format of a layer has them.
+Packed = tuple[NDArray[Any], NDArray[np.float32]]
 
 _TILE = 256
 
@@ -34,8 +34,8 @@ class Tuning:
 
     `divisor` float32 [columns] divides the input and multiplies the weight's columns, which changes nothing
     but what rounding does; layers of one `group` share their input and its divisor. `absmax` is the largest
-    magnitude of the divided input, which static scales are made from. `packed` reads codes and block scales
-    of a weight that was rounded with its inputs in view.
+    magnitude of the divided input, which static scales are made from. `packed` reads codes and scales of
+    a weight, its columns multiplied, that was rounded with its inputs in view.
     """
 
     group: str

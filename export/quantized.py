@@ -47,11 +47,13 @@ class Int8Format:
     `reduce_range` keeps weights to 7 bits, for engines that add products in 16 bits on x86 without VNNI;
     the project's own sessions ask ONNX Runtime for its exact kernel instead. `fine` gives activations a
     second byte, for what rounding to the first leaves, and costs a second product: for inputs of heavy tails.
+    `compensated` asks calibration to round the weight with its inputs in view.
     """
 
     activation: ElementType = _FLOAT
     reduce_range: bool = False
     fine: bool = False
+    compensated: bool = False
 
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
@@ -59,9 +61,13 @@ class Int8Format:
         what = "uint8 tokens and rests" if self.fine else "uint8 tokens"
         tokens, scale = graph.once(what, divided, lambda: self._tokens(graph, divided, at))
 
-        def packed() -> tuple[NDArray[Any], ...]:
+        def plain() -> Packed:
             quantized = int8.quantize_weight(read(), reduce_range=self.reduce_range)
-            return transposed(quantized.values), narrow(quantized.scale, _FLOAT, weight.name)
+            return quantized.values, quantized.scale
+
+        def packed() -> tuple[NDArray[Any], ...]:
+            codes, scales = _tuned(weight, plain)
+            return transposed(codes), narrow(scales, _FLOAT, weight.name)
 
         values, row_scale = each_of(packed, 2)
         stored = graph.weight(weight.name, ElementType.INT8, (weight.columns, weight.rows), values)
@@ -217,7 +223,7 @@ def divided_input(
 
 
 def _tuned(weight: Weight, plain: Callable[[], Packed]) -> Packed:
-    """Codes and block scales: those that calibration chose, else those of the weight by itself."""
+    """Codes and scales: those that calibration chose, else those of the weight by itself."""
     if weight.tuning is None or weight.tuning.packed is None:
         return plain()
     return weight.tuning.packed()

@@ -136,7 +136,7 @@ class Recipe:
     `layers` lists exceptions, of which the first that applies to a layer counts. `table` is the token
     table's type, `allowed` the drift that the export may show; None is what the precisions say. `flavour` and
     `opset` say for whom the graphs are written, and with which operator set. `calibrated` names the towers
-    whose layers are tuned to data.
+    whose layers are tuned to data, `compensated` those of them whose int8 rows are rounded for it as well.
     """
 
     vision: str = "fp32"
@@ -148,6 +148,7 @@ class Recipe:
     table: TableType | None = None
     allowed: Tolerance | None = None
     calibrated: tuple[Tower, ...] = ()
+    compensated: tuple[Tower, ...] = ()
 
     @classmethod
     def of(
@@ -183,6 +184,7 @@ class Recipe:
             table=_TABLES[file.table] if file.table is not None else None,
             allowed=Tolerance(*file.tolerance) if file.tolerance is not None else None,
             calibrated=file.calibrated,
+            compensated=file.compensated,
         )
 
     def __post_init__(self) -> None:
@@ -233,10 +235,14 @@ class Recipe:
         `tuning` is what calibration chose for layers, by their weights' names.
         """
         base = self._base(self._precision(tower))
+        if tower in self.compensated:
+            base = replace(base, linear=_compensated(base.linear))
         own = {
             weight: self._layer_format(rule.precision, base.activation)
             for weight, rule in self._exceptions(tower, tensors)
         }
+        if tower in self.compensated:
+            own = {weight: _compensated(linear) for weight, linear in own.items()}
         linear = LayerFormats(base.linear, own) if own else base.linear
         return replace(base, linear=linear, tuning=tuning or {}) if own or tuning else base
 
@@ -304,7 +310,7 @@ class Recipe:
     @property
     def pictures(self) -> int:
         """How many pictures calibration looks at: more where whole weights are rounded for them."""
-        return COMPENSATED_SCENES if any(self._in_blocks(tower) for tower in self.tuned) else SCENES
+        return COMPENSATED_SCENES if any(self._rounds_for_data(tower) for tower in self.tuned) else SCENES
 
     @property
     def has_static_scales(self) -> bool:
@@ -317,8 +323,9 @@ class Recipe:
         """May one decoder serve two models unasked? Not in floating point, nor with one model's scales."""
         return not isinstance(self._base(self.decoder).linear, (FloatFormat, QdqFormat))
 
-    def _in_blocks(self, tower: Tower) -> bool:
-        return isinstance(self._base(self._precision(tower)).linear, (Nf4Format, BlockFormat))
+    def _rounds_for_data(self, tower: Tower) -> bool:
+        blocks = isinstance(self._base(self._precision(tower)).linear, (Nf4Format, BlockFormat))
+        return blocks or tower in self.compensated
 
     def _precision(self, tower: Tower) -> str:
         return self.vision if tower == "vision" else self.decoder
@@ -346,6 +353,10 @@ class Recipe:
                 if rule is not None and rule.precision != base:
                     found.append((name, rule))
         return found
+
+
+def _compensated(linear: LinearFormat) -> LinearFormat:
+    return replace(linear, compensated=True) if isinstance(linear, Int8Format) else linear
 
 
 def tower_of(weight: str) -> Tower:

@@ -8,6 +8,7 @@
     [decoder]
     precision = "nf4"
     calibrate = true                         # tune layers to data: the sample world's, or --calibrate's
+    compensate = true                        # and round int8 rows for it, as blocks always are then
 
     [table]                                  # the token embeddings, which stay on disk
     precision = "fp16"
@@ -38,8 +39,8 @@ _FOLDER = Path(__file__).with_name("recipes")
 _TOWERS: tuple[Literal["vision", "decoder"], ...] = ("vision", "decoder")
 # The keys of each table, with the type of their values.
 _TABLES: dict[str, dict[str, type]] = {
-    "vision": {"precision": str, "calibrate": bool},
-    "decoder": {"precision": str, "calibrate": bool},
+    "vision": {"precision": str, "calibrate": bool, "compensate": bool},
+    "decoder": {"precision": str, "calibrate": bool, "compensate": bool},
     "table": {"precision": str},
     "tolerance": {"max_abs_diff": float, "min_cosine": float},
 }
@@ -57,6 +58,7 @@ class RecipeFile:
     layers: tuple[tuple[str, str], ...]
     tolerance: tuple[float, float] | None
     calibrated: tuple[Literal["vision", "decoder"], ...]
+    compensated: tuple[Literal["vision", "decoder"], ...]
 
 
 def shipped_recipes() -> tuple[str, ...]:
@@ -99,6 +101,8 @@ def read_recipe(path: Path) -> RecipeFile:
     for tower in _TOWERS:
         if "precision" not in tables[tower]:
             raise InputError(f'{path}: lacks [{tower}] with a precision, such as precision = "int8".')
+        if tables[tower].get("compensate") and not tables[tower].get("calibrate"):
+            raise InputError(f"{path}: [{tower}] compensate looks at data, so it takes calibrate = true too.")
     layers = raw.get("layers", {})
     if not isinstance(layers, dict) or not all(isinstance(value, str) for value in layers.values()):
         raise InputError(f'{path}: [layers] takes lines of the form "PATTERN" = "PRECISION".')
@@ -114,6 +118,7 @@ def read_recipe(path: Path) -> RecipeFile:
         layers=tuple(layers.items()),
         tolerance=(allowed["max_abs_diff"], allowed["min_cosine"]) if allowed else None,
         calibrated=tuple(tower for tower in _TOWERS if tables[tower].get("calibrate")),
+        compensated=tuple(tower for tower in _TOWERS if tables[tower].get("compensate")),
     )
 
 

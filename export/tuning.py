@@ -1,8 +1,9 @@
 """What calibration decides for each layer of a recipe: a divisor of its input, or how its weight is rounded.
 
 Layers of int8 activations get the divisor that spreads outlier channels, where the rounded product on real
-inputs gets closer to the exact one; layers that share an input share its divisor. Weights in blocks are
-rounded with their inputs in view, each by itself; the result waits in a file until it is written.
+inputs gets closer to the exact one; layers that share an input share its divisor. Weights in blocks, and int8
+rows of a `compensated` format once their divisor is chosen, are rounded with their inputs in view, each by
+itself; the result waits in a file until it is written.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ def tune(
         progress: told how far the run is, in [0, 1].
     """
     tuner = _Tuner(checkpoint, formats, spool)
-    in_blocks = any(isinstance(formats(name), (Nf4Format, BlockFormat)) for name in checkpoint.names())
-    rows = COMPENSATED_ROWS if in_blocks else ROWS
+    compensated = any(is_compensated(formats(name)) for name in checkpoint.names())
+    rows = COMPENSATED_ROWS if compensated else ROWS
     observe_inputs(checkpoint, role, examples, tuner.visit, rows=rows, progress=progress)
     tuner.finish()
     return tuner.found
@@ -65,6 +66,13 @@ def format_of(linear: LinearFormat, weight: str) -> LinearFormat:
     if isinstance(linear, LayerFormats):
         return linear.by_name.get(weight, linear.default)
     return linear
+
+
+def is_compensated(linear: LinearFormat | None) -> bool:
+    """Is a calibrated weight of this format rounded with its inputs in view?"""
+    if isinstance(linear, Int8Format):
+        return linear.compensated
+    return isinstance(linear, (Nf4Format, BlockFormat))
 
 
 class _Tuner:
@@ -92,12 +100,14 @@ class _Tuner:
         elif linear is not None:
             self._members.append(name)
             self._inputs = inputs
+            if group == name.removesuffix(".weight"):  # no other layer is given this
+                self.finish()
 
     def finish(self) -> None:
         """Decide for what has been collected."""
         if self._members and self._inputs is not None:
             self._decide(self._members, self._inputs)
-        self._members = []
+        self._members, self._inputs = [], None
 
     def _decide(self, names: Sequence[str], inputs: LayerInputs) -> None:
         first = self._formats(names[0])
@@ -105,18 +115,28 @@ class _Tuner:
         if first is None or any(type(self._formats(name)) is not type(first) for name in names):
             largest = float(inputs.absmax.max())
             for name in names:
-                if isinstance(self._formats(name), QdqFormat):
+                linear = self._formats(name)
+                if isinstance(linear, QdqFormat):
                     self.found[name] = Tuning(self._group, absmax=largest)
+                elif isinstance(linear, Int8Format) and linear.compensated:
+                    kept = self._kept(self._compensated_rows(name, linear, inputs.rows, None))
+                    self.found[name] = Tuning(self._group, packed=kept)
             return
         rounded = _rounded_product(first)
         if rounded is None:
             return
         divisor = self._divisor(first, names, inputs, rounded)
+        rows = inputs.rows if divisor is None else inputs.rows / divisor
         for name in names:
+            linear = self._formats(name)
+            packed: Callable[[], Packed] | None = None
+            if isinstance(linear, Int8Format) and linear.compensated:
+                packed = self._kept(self._compensated_rows(name, linear, rows, divisor))
             self.found[name] = Tuning(
                 group=self._group,
                 divisor=divisor,
                 absmax=float(np.max(inputs.absmax / (1 if divisor is None else divisor))),
+                packed=packed,
             )
 
     def _divisor(
@@ -150,13 +170,26 @@ class _Tuner:
 
     def _compensated(self, name: str, linear: Nf4Format | BlockFormat, inputs: LayerInputs) -> Packed:
         """Codes and block scales of a weight, rounded with its inputs in view."""
-        stored = self._checkpoint.stored(name)
-        weight = stored.float32().reshape(stored.shape[0], _columns(stored.shape))
+        weight = self._weight(name)
         if isinstance(linear, Nf4Format):
             flat = compensation.nf4_weight(weight, inputs.rows)
             return flat.codes, flat.absmax
         blocks = compensation.block_weight(weight, inputs.rows, bits=linear.bits, block=linear.block)
         return blocks.codes, blocks.scales
+
+    def _compensated_rows(
+        self, name: str, linear: Int8Format, rows: Floats, divisor: Floats | None
+    ) -> Packed:
+        """Codes and scales of a weight with its columns multiplied, for rows that are already divided."""
+        weight = self._weight(name)
+        if divisor is not None:
+            weight = weight * divisor
+        chosen = compensation.int8_weight(weight, rows, reduce_range=linear.reduce_range)
+        return chosen.values, chosen.scale
+
+    def _weight(self, name: str) -> Floats:
+        stored = self._checkpoint.stored(name)
+        return stored.float32().reshape(stored.shape[0], _columns(stored.shape))
 
     def _kept(self, packed: Packed) -> Callable[[], Packed]:
         """Store codes and scales in the spool; what reads them back."""
@@ -164,12 +197,12 @@ class _Tuner:
         codes, scales = (np.ascontiguousarray(one) for one in packed)
         self._spool.write(codes.data)
         self._spool.write(scales.data)
-        code_shape, scale_shape = codes.shape, scales.shape
+        code_type, code_shape, scale_shape = codes.dtype, codes.shape, scales.shape
 
         def read() -> Packed:
             self._spool.seek(place)
             return (
-                np.frombuffer(self._spool.read(math.prod(code_shape)), np.uint8).reshape(code_shape),
+                np.frombuffer(self._spool.read(math.prod(code_shape)), code_type).reshape(code_shape),
                 np.frombuffer(self._spool.read(4 * math.prod(scale_shape)), np.float32).reshape(scale_shape),
             )
 

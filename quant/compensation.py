@@ -18,7 +18,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from . import blockwise, nf4
+from . import blockwise, int8, nf4
 
 Floats = NDArray[np.float32]
 # Values [n] of one column in some rows -> what those can be stored as, float32 [n].
@@ -51,6 +51,17 @@ def block_weight(weight: Floats, inputs: Floats, *, bits: blockwise.Bits, block:
         return blockwise.rounded(values, scales[rows, column // block], bits=bits)
 
     return blockwise.quantize(compensate(weight, inputs, rounded), bits=bits, block=block, scales=scales)
+
+
+def int8_weight(weight: Floats, inputs: Floats, *, reduce_range: bool = False) -> int8.Int8Weight:
+    """int8 rows of a weight [rows, K] for inputs like these [n, K], with the scales of plain rounding."""
+    scale = int8.largest_scales(weight, reduce_range=reduce_range)
+
+    def rounded(values: Floats, rows: slice, _column: int) -> Floats:
+        return int8.rounded(values, scale[rows], reduce_range=reduce_range)
+
+    chosen = compensate(weight, inputs, rounded)
+    return int8.quantize_weight(chosen, reduce_range=reduce_range, scale=scale)
 
 
 def compensate(weight: Floats, inputs: Floats, rounded: RoundedColumn) -> Floats:

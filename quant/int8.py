@@ -50,27 +50,45 @@ class Uint8Tokens:
     scale: Floats
 
 
-def quantize_weight(weight: NDArray[np.floating], *, reduce_range: bool = False) -> Int8Weight:
+def largest_scales(weight: NDArray[np.floating], *, reduce_range: bool = False) -> Floats:
+    """Scales [rows] that put each row's largest magnitude on the last code; 1 for a row of zeros."""
+    rows, _ = weight.shape
+    scale = np.empty(rows, np.float32)
+    for start in range(0, rows, _ROWS_AT_ONCE):
+        here = slice(start, min(start + _ROWS_AT_ONCE, rows))
+        largest = np.abs(np.asarray(weight[here], np.float32)).max(axis=1)
+        scale[here] = np.where(largest == 0, np.float32(1), largest / np.float32(_limit(reduce_range)))
+    return scale
+
+
+def quantize_weight(
+    weight: NDArray[np.floating], *, reduce_range: bool = False, scale: Floats | None = None
+) -> Int8Weight:
     """Round a weight [rows, columns] to int8, row by row.
 
     Args:
         weight: numbers; a row with what is none has a scale that is none.
         reduce_range: keep to [-64, 64], for engines on x86 without VNNI that add products in 16 bits.
+        scale: float32 [rows] chosen elsewhere; `largest_scales` when not given.
     """
-    limit = REDUCED_RANGE if reduce_range else FULL_RANGE
+    limit = _limit(reduce_range)
     rows, _ = weight.shape
+    scale = largest_scales(weight, reduce_range=reduce_range) if scale is None else scale
     values = np.empty(weight.shape, np.int8)
-    scale = np.empty(rows, np.float32)
     for start in range(0, rows, _ROWS_AT_ONCE):
         here = slice(start, min(start + _ROWS_AT_ONCE, rows))
-        part = np.asarray(weight[here], np.float32)
-        largest = np.abs(part).max(axis=1)
-        scale[here] = np.where(largest == 0, np.float32(1), largest / np.float32(limit))
         with np.errstate(invalid="ignore"):  # the scale of what is no number is none either
-            part = part / scale[here, None]
+            part = np.asarray(weight[here], np.float32) / scale[here, None]
             np.rint(part, out=part)
             values[here] = np.clip(part, -limit, limit, out=part)
     return Int8Weight(values, scale)
+
+
+def rounded(values: Floats, scale: Floats, *, reduce_range: bool = False) -> Floats:
+    """What values would be stored as under these scales, one for each: float32 of the same shape."""
+    limit = _limit(reduce_range)
+    nearest: Floats = np.clip(np.rint(values / scale), -limit, limit) * scale
+    return nearest
 
 
 def dequantize_weight(packed: Int8Weight) -> Floats:
@@ -107,3 +125,7 @@ def product(x: Floats, weight: Int8Weight, *, fine: bool = False) -> Floats:
     sums = steps @ weight.values.astype(np.float64).T
     result: Floats = sums.astype(np.float32) * tokens.scale * weight.scale
     return result
+
+
+def _limit(reduce_range: bool) -> int:
+    return REDUCED_RANGE if reduce_range else FULL_RANGE

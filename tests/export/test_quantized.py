@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from qvl_local.export.graph import Graph
-from qvl_local.export.linear import LinearFormat, Weight
+from qvl_local.export.linear import LinearFormat, Tuning, Weight
 from qvl_local.export.onnx_file import ElementType, Model, write_model
 from qvl_local.export.quantized import BlockFormat, HalfFormat, Int8Format, LayerFormats, Nf4Format
 from qvl_local.quant import blockwise, int8, nf4
@@ -114,6 +114,23 @@ def test_products_of_one_input_round_it_once(tmp_path: Path) -> None:
     for name, w in weights.items():
         alone = run(Int8Format(), {name: w}, matrix(3, 32, 3)[None], tmp_path)
         assert np.array_equal(together[f"{name}_out"], alone[f"{name}_out"])
+
+
+@pytest.mark.parametrize("fine", [False, True])
+def test_int8_rows_that_were_rounded_elsewhere_are_stored(fine: bool, tmp_path: Path) -> None:
+    w, x = matrix(24, 64), matrix(6, 64, 1)[None]
+    other = int8.quantize_weight(matrix(24, 64, 2))
+    divisor = np.linspace(0.5, 2, 64, dtype=np.float32)
+    tuning = Tuning("w", divisor=divisor, packed=lambda: (other.values, other.scale))
+    graph = Graph("product")
+    weight = Weight("w", 24, 64, lambda: w, tuning)
+    y = Int8Format(fine=fine).matmul(
+        graph, graph.input("x", ElementType.FLOAT, ["B", "T", 64]), weight, at="/w"
+    )
+    write_model(graph.finish({"y": (y, ElementType.FLOAT, ["B", "T", 24])}), tmp_path / "product.onnx")
+    found = OrtSession(tmp_path / "product.onnx", SessionOptions(threads=1)).run({"x": x})["y"]
+    expected = int8.product(x / divisor, other, fine=fine)
+    assert np.abs(found - expected).max() <= (1e-4 if fine else 0.01) * np.abs(expected).max()
 
 
 def test_int4_with_rounded_activations_stays_close(tmp_path: Path) -> None:

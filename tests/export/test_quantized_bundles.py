@@ -65,14 +65,14 @@ def test_the_safe_recipe_moves_no_score_far(tiny: dict[str, Path], tmp_path: Pat
     for name in ("int8", "int8-safe"):
         bundle = tmp_path / name
         manifest = export_bundle(
-            {"reranker": source}, bundle, recipe=Recipe.of(name), examples=world_examples(4)
+            {"reranker": source}, bundle, recipe=Recipe.of(name), examples=world_examples(8)
         )
         drifts[name] = manifest.parity[0].max_abs_diff
     part = manifest.parts["reranker"]
-    assert (part.vision_precision, part.decoder_precision) == ("fp16", "int8-weight")
+    assert (part.vision_precision, part.decoder_precision) == ("fp16", "int8-fine")
     kept = {f"language_model.layers.{layer}.self_attn.{which}_proj" for layer in range(4) for which in "qkvo"}
     assert part.exceptions == dict.fromkeys(kept, "fp16")
-    assert drifts["int8-safe"] < 0.002 < drifts["int8"]
+    assert drifts["int8-safe"] < 0.003 < drifts["int8"]
 
 
 def test_nf4_is_tuned_when_pictures_are_given(

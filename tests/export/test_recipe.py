@@ -74,6 +74,23 @@ def test_a_file_says_it_part_by_part(tmp_path: Path, tiny: dict[str, Path]) -> N
     assert recipe.graph("vision", names) is PRECISIONS["fp16"].graph
 
 
+def test_int8_rows_are_compensated_where_a_tower_says_so(tmp_path: Path, tiny: dict[str, Path]) -> None:
+    names = Checkpoint(tiny["embedder"]).names()
+    text = FILE.replace('"nf4"', '"int8-fine"\ncalibrate = true\ncompensate = true')
+    recipe = Recipe.read(write(tmp_path, text))
+    assert (recipe.calibrated, recipe.compensated) == (("decoder",), ("decoder",))
+    formats = recipe.graph("decoder", names).linear
+    assert isinstance(formats, LayerFormats)
+    assert formats.default == Int8Format(fine=True, compensated=True)
+    down = formats.by_name["language_model.layers.1.mlp.down_proj.weight"]
+    assert down == Int8Format(compensated=True)
+    assert isinstance(formats.by_name["language_model.layers.0.mlp.down_proj.weight"], HalfFormat)
+    more, fewer = recipe.pictures, Recipe.of("int8").pictures
+    assert more > fewer
+    with pytest.raises(InputError, match="takes calibrate = true too"):
+        Recipe.read(write(tmp_path, text.replace("calibrate = true\n", "")))
+
+
 def test_a_rule_never_touches_what_is_not_multiplied_by(tiny: dict[str, Path]) -> None:
     recipe = Recipe(vision="fp32", decoder="int8", layers=(LayerRule("*embed*", "nf4"),))
     exceptions = recipe.exceptions(Checkpoint(tiny["embedder"]).names())

@@ -23,10 +23,11 @@ from qvl_local.export.checkpoint import EMBEDDINGS, Checkpoint
 from qvl_local.export.decoder import build_decoder
 from qvl_local.export.linear import LinearFormat, Tuning
 from qvl_local.export.onnx_file import write_model
+from qvl_local.export.quantized import Int8Format
 from qvl_local.export.recipe import PRECISIONS, Recipe, is_layer
 from qvl_local.export.reference import DecoderInputs, run_decoder
 from qvl_local.export.tuning import format_of, tune
-from qvl_local.quant import nf4
+from qvl_local.quant import int8, nf4
 from qvl_local.runtime.errors import InputError
 from qvl_local.runtime.model.ort_session import OrtSession, SessionOptions
 from qvl_local.runtime.model.positions import token_positions, token_rotary
@@ -226,6 +227,33 @@ def test_codes_wait_in_the_spool_for_each_layer(tiny: dict[str, Path]) -> None:
             assert codes.shape == plain.codes.shape
             restored = nf4.dequantize(nf4.Nf4(codes, scales, weight.shape))
             assert 0.01 < np.linalg.norm(restored - weight) / np.linalg.norm(weight) < 0.2
+
+
+def test_int8_rows_are_rounded_for_their_divided_inputs(tiny: dict[str, Path]) -> None:
+    checkpoint = Checkpoint(tiny["embedder"])
+    others: dict[str, LayerInputs] = {}
+    examples = world_examples(12)
+    with tempfile.TemporaryFile() as spool:
+        linear = Int8Format(fine=True, compensated=True)
+        tuning = tune(checkpoint, "embedder", examples[:8], lambda _: linear, spool=spool)
+        observe_inputs(checkpoint, "embedder", examples[8:], others.__setitem__)
+        gained = {}
+        for name, choice in tuning.items():
+            assert choice.packed is not None
+            codes, scale = choice.packed()
+            divisor = np.float32(1) if choice.divisor is None else choice.divisor
+            weight = checkpoint.float32(name).reshape(codes.shape)
+            plain = int8.quantize_weight(weight * divisor)
+            assert np.array_equal(scale, plain.scale)
+            exact = others[name].rows @ weight.T
+            lost = [
+                np.linalg.norm((others[name].rows / divisor) @ int8.dequantize_weight(one).T - exact)
+                for one in (int8.Int8Weight(codes, scale), plain)
+            ]
+            gained[name] = lost[0] / lost[1]
+    assert any(choice.divisor is not None for choice in tuning.values())
+    decoder = [ratio for name, ratio in gained.items() if name.startswith("language_model.")]
+    assert np.median(decoder) < 0.8
 
 
 def test_pictures_tune_what_has_four_bits() -> None:

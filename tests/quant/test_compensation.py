@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
-from qvl_local.quant import blockwise, compensation, nf4
+from qvl_local.quant import blockwise, compensation, int8, nf4
 
 ROWS = 40
 
@@ -47,6 +47,22 @@ def test_blocks_lose_less_too(bits: blockwise.Bits, block: int, columns: int) ->
     assert after < 0.6 * before
 
 
+@pytest.mark.parametrize("reduce_range", [False, True])
+@pytest.mark.parametrize("columns", [128, 269])
+def test_int8_rows_lose_less_too(columns: int, reduce_range: bool) -> None:
+    weight, inputs, others = layer(columns)
+    weight[3] = 0
+    plain = int8.quantize_weight(weight, reduce_range=reduce_range)
+    tuned = compensation.int8_weight(weight, inputs, reduce_range=reduce_range)
+    assert np.array_equal(tuned.scale, plain.scale)
+    assert tuned.values.dtype == plain.values.dtype
+    assert not tuned.values[3].any()
+    limit = int8.REDUCED_RANGE if reduce_range else int8.FULL_RANGE
+    assert np.abs(tuned.values.astype(int)).max() <= limit
+    before, after = (lost(weight, int8.dequantize_weight(one), others) for one in (plain, tuned))
+    assert after < 0.6 * before
+
+
 def test_what_was_chosen_is_what_is_stored() -> None:
     weight, inputs, _ = layer(128)
     scales = nf4.quantize(weight).absmax
@@ -68,6 +84,8 @@ def test_rounding_one_by_one_is_rounding_all() -> None:
     blocks = blockwise.quantize(weight, bits=4, block=32)
     scales = np.repeat(blocks.scales, 32, axis=1)
     assert np.array_equal(blockwise.rounded(weight, scales, bits=4), blockwise.dequantize(blocks))
+    rows = int8.quantize_weight(weight)
+    assert np.array_equal(int8.rounded(weight, rows.scale[:, None]), int8.dequantize_weight(rows))
 
 
 def test_inputs_that_have_nothing_in_common_leave_plain_rounding() -> None:
