@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from fastapi import APIRouter
@@ -86,7 +86,7 @@ def router(service: Service, *, sessions: Sessions, page: Mapping[str, PageFile]
     return routes
 
 
-def _page_route(file: PageFile):  # type: ignore[no-untyped-def]
+def _page_route(file: PageFile) -> Callable[[Request], Awaitable[Response]]:
     async def page_file(request: Request) -> Response:
         return _page_response(request, file)
 
