@@ -105,7 +105,7 @@ export function dialog(id, acts = {}) {
     box.remove();
   });
   // A press on the backdrop is a press on the dialog itself, beside all of its content.
-  box.addEventListener("mousedown", (event) => event.target === box && box.requestClose?.());
+  box.addEventListener("mousedown", ({ target }) => target === box && (box.requestClose ?? box.close).call(box));
   document.body.append(box);
   box.showModal();
   return box;
