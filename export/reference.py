@@ -94,8 +94,15 @@ def run_decoder(
     text = checkpoint.config.text
     states = [batch.embeds for batch in batches]
     for index in range(text.num_layers):
-        layer = _Layer(checkpoint, f"language_model.layers.{index}.", observe)
-        states = [_decoder_layer(layer, text, x, batch) for x, batch in zip(states, batches)]
+        # In steps that hold a part of the layer's weights each: those of a wide MLP are large.
+        prefix = f"language_model.layers.{index}."
+        layer = _Layer(checkpoint, prefix, observe)
+        states = [_decoder_attention(layer, text, x, batch) for x, batch in zip(states, batches)]
+        layer = _Layer(checkpoint, prefix, observe)
+        products = [_gated(layer, text, x) for x in states]
+        layer = _Layer(checkpoint, prefix, observe)
+        states = [x + layer.project(y, "mlp.down_proj", bias=False) for x, y in zip(states, products)]
+        del products, layer
         states = [
             x + batch.deepstack[index] if index < len(batch.deepstack) else x
             for x, batch in zip(states, batches)
@@ -152,7 +159,7 @@ def _merge(merger: _Layer, vision: VisionConfig, x: Floats, *, norm_first: bool)
     return merger.project(_gelu_exact(merger.project(x, "linear_fc1", bias=True)), "linear_fc2", bias=True)
 
 
-def _decoder_layer(layer: _Layer, text: TextConfig, x: Floats, batch: DecoderInputs) -> Floats:
+def _decoder_attention(layer: _Layer, text: TextConfig, x: Floats, batch: DecoderInputs) -> Floats:
     rows, tokens, _ = x.shape
     epsilon = text.rms_norm_eps
     y = _rms_norm(x, layer["input_layernorm.weight"], epsilon)
@@ -171,10 +178,15 @@ def _decoder_layer(layer: _Layer, text: TextConfig, x: Floats, batch: DecoderInp
     share = text.num_heads // text.num_kv_heads
     causal = np.triu(np.full((tokens, tokens), -np.inf, np.float32), 1)
     y = _attend(q, k.repeat(share, axis=1), v.repeat(share, axis=1), mask=causal)
-    x = x + layer.project(y.transpose(0, 2, 1, 3).reshape(rows, tokens, -1), "self_attn.o_proj", bias=False)
-    y = _rms_norm(x, layer["post_attention_layernorm.weight"], epsilon)
-    y = _silu(layer.project(y, "mlp.gate_proj", bias=False)) * layer.project(y, "mlp.up_proj", bias=False)
-    return x + layer.project(y, "mlp.down_proj", bias=False)
+    return x + layer.project(
+        y.transpose(0, 2, 1, 3).reshape(rows, tokens, -1), "self_attn.o_proj", bias=False
+    )
+
+
+def _gated(layer: _Layer, text: TextConfig, x: Floats) -> Floats:
+    """What goes into `down_proj`."""
+    y = _rms_norm(x, layer["post_attention_layernorm.weight"], text.rms_norm_eps)
+    return _silu(layer.project(y, "mlp.gate_proj", bias=False)) * layer.project(y, "mlp.up_proj", bias=False)
 
 
 def _attend(q: Floats, k: Floats, v: Floats, *, mask: Floats | None) -> Floats:
