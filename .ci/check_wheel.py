@@ -8,7 +8,13 @@ import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-DATA_FOLDERS = ("export/recipes", "models/tiny/embedding", "models/tiny/reranker", "runtime/world/assets")
+DATA_FOLDERS = (
+    "desktop/page",
+    "export/recipes",
+    "models/tiny/embedding",
+    "models/tiny/reranker",
+    "runtime/world/assets",
+)
 
 
 def expected() -> set[str]:
