@@ -21,7 +21,7 @@ from qvl_local.runtime.server.settings import ServerSettings
 from qvl_local.runtime.world.demo import SampleItem, make_sample_library
 
 PAGE = Path(__file__).parents[3] / "desktop" / "page"
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -176,6 +176,8 @@ def moment(served: Served) -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("neither Chromium nor Chrome is installed")
     # Not for the whole session: Playwright's loop would be in the way of tests that run their own.
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
