@@ -30,7 +30,7 @@ from typing import Any
 from qvl_local.runtime.world.demo import make_sample_library
 
 from benchmarks.big_library import make_big_library
-from benchmarks.runner import RESULTS, record, summary
+from benchmarks.runner import RESULTS, machine_facts, record, summary
 from benchmarks.served import POLL_S, Client, Questions, Served
 
 PARTS = ("indexing", "size", "memory")
@@ -140,7 +140,7 @@ def measure_indexing(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     ratios = {name: statistics.median(each) for name, each in _ratios(rounds).items()}
     return {
         **_when(),
-        "library": {name: status[name] for name in ("photos", "videos", "segments")},
+        "library": _size_of(status),
         "patterns": {each.name: asdict(each) for each in patterns},
         **{
             what: {name: _rates(kept[what]) for name, kept in rounds.items()} for what in ("idle", "indexing")
@@ -318,7 +318,7 @@ def measure_memory(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     pictures, library = _pictures(work, options), work / "library"
     every = max(1, options.requests // 20)
     with Served.start(library, pictures) as served:
-        served.wait_for_indexing()
+        status = served.wait_for_indexing()
         client, rng, questions = served.client(), random.Random(4), Questions(4)
         items = json.loads(client.get("/api/items", limit=10_000))["items"]
         _warm_up(client, questions)
@@ -337,6 +337,7 @@ def measure_memory(work: Path, options: argparse.Namespace) -> dict[str, Any]:
     print(f"{warm} MB after the warm-up, {growth:+.1%} at the end: {resident}", file=sys.stderr)
     return {
         **_when(),
+        "library": _size_of(status),
         "requests": kinds,
         "requests_per_s": round(options.requests / seconds, 1),
         "resident_mb": resident,
@@ -373,9 +374,11 @@ def _request(
     return "facets", lambda: client.get("/api/facets", after=_month(rng))
 
 
-def _when() -> dict[str, Any]:
-    from benchmarks.runner import machine_facts
+def _size_of(status: dict[str, Any]) -> dict[str, int]:
+    return {name: status[name] for name in ("photos", "videos", "segments")}
 
+
+def _when() -> dict[str, Any]:
     facts = machine_facts()
     return {"date": facts["date"], "load_average": facts["load_average"]}
 

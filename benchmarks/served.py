@@ -32,15 +32,18 @@ from qvl_local.runtime.world.scenes import sample
 READY_S = 120
 STOP_S = 60
 POLL_S = 0.1
+IDLE_S = 5.0
+"""The server closes connections that are idle for long; a client must not meet that."""
 
 
 class Client:
-    """One connection that is kept open. Not for several threads."""
+    """One connection, kept open from request to request, as a browser does. Not for several threads."""
 
     def __init__(self, url: str, *, timeout_s: float = 300.0) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._connection = HTTPConnection(parts.hostname, parts.port, timeout=timeout_s)
+        self._used_at = time.monotonic()
 
     def get(self, path: str, *, headers: dict[str, str] | None = None, **params: Any) -> bytes:
         """The body of a successful answer."""
@@ -57,9 +60,12 @@ class Client:
         self._connection.close()
 
     def _ask(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> bytes:
+        if time.monotonic() - self._used_at > IDLE_S:
+            self._connection.close()  # the next request opens it again
         self._connection.request(method, target, body, headers)
         response = self._connection.getresponse()
         content = response.read()
+        self._used_at = time.monotonic()
         if response.status >= 400:
             raise RuntimeError(f"{method} {target}: {response.status} {content[:300]!r}")
         return content

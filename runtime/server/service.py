@@ -31,6 +31,7 @@ from .jobs import Jobs, background_settings
 from .keeper import Keeper
 from .limits import Gate
 from .media_file import OpenMedia, open_media
+from .memory import keep_memory_steady
 from .metrics import Labels, Metrics, resident_bytes
 from .pictures import Pictures
 from .problems import NotFoundError
@@ -152,6 +153,7 @@ class Service:
         Raises:
             LibraryError: as `Library.open`.
         """
+        keep_memory_steady()
         Store.create(settings.library)
         library = Library.open(
             settings.library,
