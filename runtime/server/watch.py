@@ -248,7 +248,8 @@ class _Root:
                 self._watch(identity, is_back=is_back)
             except FileNotFoundError:
                 pass
-            except OSError as error:
+            except (OSError, RuntimeError) as error:
+                # The latter are watchfiles' own: it has run out of inotify instances, or of descriptors.
                 self.is_watching = False
                 self._rescan(identity, error)
             self.is_watching, is_back = False, True
@@ -286,13 +287,15 @@ class _Root:
                     self._owner.happened([self.path])
                 return
 
-    def _rescan(self, identity: tuple[int, int], error: OSError) -> None:
+    def _rescan(self, identity: tuple[int, int], error: OSError | RuntimeError) -> None:
         """Look at the root now and then, where the system cannot watch it."""
-        log.warning("a folder cannot be watched", extra={"reason": error.strerror or type(error).__name__})
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        log.warning("a folder cannot be watched", extra={"reason": reason})
         minutes = max(1, round(self._owner._rescan_s / 60))
         self.note = (
             "The system cannot watch this folder for changes, so it is looked at every "
-            f"{minutes} minutes. On Linux a higher fs.inotify.max_user_watches lets it be watched."
+            f"{minutes} minutes. On Linux a higher fs.inotify.max_user_watches, or max_user_instances, "
+            "lets it be watched."
         )
         since = 0.0
         while not self.stop.wait(self._owner._look_s):

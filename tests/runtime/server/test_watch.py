@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from qvl_local.runtime.server import watch as watch_module
 from qvl_local.runtime.server.watch import Settling, Watch
+from watchfiles._rust_notify import WatchfilesRustInternalError
 
 PATIENCE_S = 60.0
 
@@ -299,11 +300,22 @@ def test_roots_come_and_go_while_watching(
     assert str(root / "unseen.jpg") not in told.places
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "OS file watch limit reached"),
+        WatchfilesRustInternalError("Error creating recommended watcher: Too many open files (os error 24)"),
+    ],
+)
 def test_a_root_that_cannot_be_watched_is_looked_at_now_and_then(
-    root: Path, told: Told, watching: Callable[..., Watch], monkeypatch: pytest.MonkeyPatch
+    error: Exception,
+    root: Path,
+    told: Told,
+    watching: Callable[..., Watch],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_more_watches(*_: Any, **__: Any) -> Iterator[Any]:
-        raise OSError(28, "OS file watch limit reached")
+        raise error
 
     monkeypatch.setattr(watch_module, "watch", no_more_watches)
     watch = watching(root, rescan_s=0.5)
