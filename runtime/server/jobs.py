@@ -324,6 +324,10 @@ class Jobs:
 
     def _note(self, progress: IndexProgress) -> None:
         self._progress = progress
+        if progress.stage == "scan":
+            # Until it has looked around a run has nothing to show for its time, which may be minutes.
+            self._began_at = time.monotonic()
+            return
         if not self._wanted.changed or time.monotonic() - self._began_at < _MAKES_ROOM_AFTER_S:
             return
         with self._changes:

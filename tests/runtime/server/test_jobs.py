@@ -189,6 +189,28 @@ def test_a_long_run_makes_room_for_what_changed(
     assert updated[0] < 6
 
 
+def test_a_run_is_not_ended_while_it_looks_around(
+    library: Library, jobs: Jobs, album: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "_MAKES_ROOM_AFTER_S", 0.0)
+    index = library.index
+    read: list[int] = []
+
+    def noted(paths: Any = None, **options: Any) -> IndexReport:
+        # Something happens before every look: a run that made room for it at once would read nothing, ever.
+        jobs.changed([str(album / "0.jpg")])
+        report = index(paths, **options)
+        read.append(report.added)
+        return report
+
+    monkeypatch.setattr(library, "index", noted)
+    jobs.add([str(album)])
+    until(lambda: bool(read))
+    jobs.stop()
+    until(jobs.is_idle)
+    assert read[0] > 0
+
+
 def test_stop_forgets_what_was_wanted(
     library: Library, jobs: Jobs, album: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
