@@ -36,7 +36,13 @@ class Broker:
         self._heartbeat_s = heartbeat_s
         self._lock = threading.Lock()
         self._listeners: set[Listener] = set()
+        self._arrivals = 0
         self._is_closed = False
+
+    @property
+    def arrivals(self) -> int:
+        """How many have begun to listen so far."""
+        return self._arrivals
 
     @property
     def listeners(self) -> int:
@@ -64,6 +70,7 @@ class Broker:
             if not self.has_room:
                 return
             self._listeners.add(listener)
+            self._arrivals += 1
         try:
             yield b"retry: 2000\n\n"
             if first is not None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..errors import QvlError
 from ..library.records import Counts
 from ..library.store import Store
 from ..machine import installed_version
@@ -147,6 +149,9 @@ class Teller:
         self._board = board
         self._broker = broker
         self._watch = watch
+        self._generation: int | None = None
+        self._last: dict[str, Any] | None = None
+        self._arrivals = 0
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._tell, name="telling of changes", daemon=True)
 
@@ -161,14 +166,21 @@ class Teller:
             self._thread.join()
 
     def _tell(self) -> None:
-        generation, last = -1, None
         while not self._closing.wait(_TOLD_EVERY_S):
-            now = self._board.generation()
-            if now != generation:
-                self._watch.follow(self._board.roots())
-                if generation >= 0:
-                    self._broker.publish("changed", {"generation": now})
-                generation = now
-            if self._broker.listeners and (status := self._board.status()) != last:
-                last = status
+            with suppress(QvlError):  # requests tell of it, and its disk may answer again a moment later
+                self._look()
+
+    def _look(self) -> None:
+        now = self._board.generation()
+        if now != self._generation:
+            self._watch.follow(self._board.roots())
+            if self._generation is not None:
+                self._broker.publish("changed", {"generation": now})
+            self._generation = now
+        known, self._arrivals = self._arrivals, self._broker.arrivals
+        if self._broker.listeners:
+            status = self._board.status()
+            # Who has just come was told an earlier state, and would never hear of a change in between.
+            if status != self._last or known != self._arrivals:
+                self._last = status
                 self._broker.publish("status", status)
