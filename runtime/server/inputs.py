@@ -289,6 +289,8 @@ def _address(value: object, part: str) -> str:
     if isinstance(value, dict):
         # OpenAI's "detail" asks for a resolution; here the model's own is taken.
         _check_keys(value, ("url", "detail"), part)
+        if not isinstance(value.get("detail"), str | None):
+            raise PartError(f"{part}.detail", f"must be a text, not {_kind(value['detail'])}.")
         value = value.get("url")
         part = f"{part}.url"
     if not isinstance(value, str) or not value:

@@ -153,6 +153,15 @@ def test_a_text_that_is_none_is_given_back_whole(client: TestClient) -> None:
     assert answer.json()["results"][0]["document"] == {"text": "b\ud83d"}
 
 
+@pytest.mark.parametrize("detail", ["1e999", "[" * 900 + "]" * 900])
+def test_what_json_cannot_give_back_is_refused(client: TestClient, photo: Path, detail: str) -> None:
+    image = f'{{"url": "{data_uri(photo)}", "detail": {detail}}}'
+    body = f'{{"query": "a", "documents": [{{"image_url": {image}}}], "return_documents": true}}'
+    answer = client.post("/rerank", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["param"] == "documents[0].image_url.detail"
+
+
 @pytest.mark.parametrize(
     ("body", "part", "words"),
     [
