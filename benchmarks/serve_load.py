@@ -85,7 +85,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--patterns", default="one,four,person", help="who searches while indexing goes on")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--searches", type=int, default=40, help="of each pattern in a round")
+    parser.add_argument("--searches", type=int, default=20, help="of each pattern in a round, at least")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each pattern in a round, at least")
     parser.add_argument("--looks", type=float, default=0.5, help="seconds between the searches of a person")
     parser.add_argument("--files", type=int, default=300, help="new files for each round of indexing")
     parser.add_argument("--items", type=int, default=50_000, help="of the library of synthetic vectors")
@@ -131,7 +132,7 @@ def measure_indexing(work: Path, options: argparse.Namespace) -> dict[str, Any]:
                 for what in ("idle", "indexing") if number % 2 else ("indexing", "idle"):
                     if what == "indexing":
                         _begin_indexing(served, client, new)
-                    kept[what].append(_round(served, client, pattern, questions, options.searches))
+                    kept[what].append(_round(served, client, pattern, questions, options))
                     if what == "indexing":
                         _pause(served, client)
             print(f"round {number + 1}: {_ratios(rounds)}", file=sys.stderr)
@@ -197,16 +198,20 @@ def _pause(served: Served, client: Client) -> None:
     time.sleep(0.5)
 
 
-def _round(served: Served, client: Client, pattern: Pattern, questions: Questions, searches: int) -> Round:
+def _round(
+    served: Served, client: Client, pattern: Pattern, questions: Questions, options: argparse.Namespace
+) -> Round:
+    """Search for `--seconds`, and `--searches` times at least."""
     before = served.status(client)["items"]
-    asked = [questions.take(searches // pattern.clients) for _ in range(pattern.clients)]
     started = threading.Barrier(pattern.clients)
 
-    def search(texts: Sequence[str]) -> list[float]:
+    def search() -> list[float]:
         own, samples = served.client(), []
         own.get("/health")
         started.wait()
-        for text in texts:
+        until = time.perf_counter() + options.seconds
+        while len(samples) * pattern.clients < options.searches or time.perf_counter() < until:
+            text = questions.next()
             start = time.perf_counter()
             own.get("/api/search", q=text, rerank=str(pattern.rerank).lower())
             samples.append((time.perf_counter() - start) * 1000)
@@ -216,7 +221,8 @@ def _round(served: Served, client: Client, pattern: Pattern, questions: Question
 
     start = time.perf_counter()
     with ThreadPoolExecutor(pattern.clients) as clients:
-        samples = [sample for each in clients.map(search, asked) for sample in each]
+        running = [clients.submit(search) for _ in range(pattern.clients)]
+        samples = [sample for each in running for sample in each.result()]
     seconds = time.perf_counter() - start
     return Round(tuple(samples), seconds, served.status(client)["items"] - before)
 

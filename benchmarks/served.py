@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -136,19 +137,24 @@ class Served:
 
 
 class Questions:
-    """Queries of the sample world from a seed, none twice: the server remembers what was asked lately."""
+    """Queries of the sample world from a seed, none twice: the server remembers what was asked lately.
+
+    Safe between threads.
+    """
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(f"questions{seed}")
         self._asked: set[str] = set()
+        self._lock = threading.Lock()
 
     def next(self) -> str:
         """A query that was not asked before."""
-        while True:
-            text = query(self._rng, sample(self._rng, held_out=None)).text
-            if text not in self._asked:
-                self._asked.add(text)
-                return text
+        with self._lock:
+            while True:
+                text = query(self._rng, sample(self._rng, held_out=None)).text
+                if text not in self._asked:
+                    self._asked.add(text)
+                    return text
 
     def take(self, count: int) -> list[str]:
         """So many of them."""
