@@ -160,9 +160,10 @@ export class Results {
     this.#saying("");
     // Tried again when the connection is back.
     if (error.status === 0) return this.#saying(error.message);
-    if (error.status === 503) {
+    // Without a time to come again, waiting changes nothing: a model that does not load says why.
+    if (error.status === 503 && error.retryAfter) {
       const { signal } = this.#cancel;
-      setTimeout(() => signal.aborted || this.again(), Math.max(1, error.retryAfter) * 1000);
+      setTimeout(() => signal.aborted || this.again(), error.retryAfter * 1000);
       return this.#saying("The server is busy. Trying again …");
     }
     if (this.live.status?.items === 0) return this.#notice(this.welcome());

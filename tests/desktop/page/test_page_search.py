@@ -319,6 +319,19 @@ def test_a_busy_server_is_asked_again(visit: Any) -> None:
         assert len(times) == 2
 
 
+def test_a_model_that_does_not_load_says_why(visit: Any) -> None:
+    with visit() as watched:
+        watched.expected = ("503",)
+        page = watched.page
+        # As the server answers where waiting changes nothing: without a time to come again.
+        problem = {"error": {"type": "ModelError", "message": "ONNX Runtime could not start CUDA."}}
+        page.route("**/api/events?q=*", lambda route: route.fulfill(status=503, json=problem))
+        page.locator(".tile").first.wait_for()
+        search(page, DOGS)
+        expect(page.locator("#notice")).to_contain_text("could not start CUDA")
+        expect(page.get_by_role("button", name="Try again")).to_be_visible()
+
+
 def test_a_search_that_fails_says_why_and_can_be_tried_again(visit: Any) -> None:
     with visit() as watched:
         watched.expected = ("404",)
