@@ -23,6 +23,7 @@ from ..model.pixels import PixelBudget, fit_image_size
 from .photo import damage_named, open_photo, read_format, shrink_early
 from .previews import Previews
 from .records import Candidate, MediaItem
+from .scanner import stamp
 from .thumbnails import DAMAGED, THUMBNAIL_SIDE, open_thumbnail, split_strip
 
 if TYPE_CHECKING:
@@ -116,4 +117,4 @@ def is_as_indexed(item: MediaItem) -> bool:
         status = Path(item.path).stat()
     except OSError:
         return False
-    return (status.st_size, status.st_mtime_ns) == (item.size, item.mtime_ns)
+    return stamp(status) == (item.size, item.mtime_ns)

@@ -33,6 +33,7 @@ SKIPPED_FOLDERS = frozenset(
 """Lower-case names of folders that hold copies and waste, not a person's pictures. Hidden ones go anyway."""
 
 _HIDDEN_ON_WINDOWS = 0x2  # FILE_ATTRIBUTE_HIDDEN
+_LATEST_NS = 2**63 - 1  # in the year 2262; SQLite holds no larger numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def find(folder: Folder, name: str) -> FoundFile:
         OSError: it is not there or cannot be looked at.
     """
     status = Path(folder.path, name).stat()
-    return FoundFile(folder.id, name, status.st_size, status.st_mtime_ns)
+    return FoundFile(folder.id, name, *stamp(status))
 
 
 def find_raws(folder: Folder, name: str) -> tuple[FoundFile, ...]:
@@ -153,7 +154,7 @@ def find_raws(folder: Folder, name: str) -> tuple[FoundFile, ...]:
                     stat.S_ISREG(status.st_mode)
                     and way_to(folder, stem + written, is_folder=False) is not None
                 ):
-                    found.append(FoundFile(folder.id, stem + written, status.st_size, status.st_mtime_ns))
+                    found.append(FoundFile(folder.id, stem + written, *stamp(status)))
     # A file system that knows no case tells of each file twice.
     return tuple({file.name.lower(): file for file in found}.values())
 
@@ -175,7 +176,7 @@ def find_visible(folder: Folder, name: str) -> Walk:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         return Walk(folder, (), (), ())
-    return Walk(folder, (FoundFile(folder.id, name, status.st_size, status.st_mtime_ns),), (), ())
+    return Walk(folder, (FoundFile(folder.id, name, *stamp(status)),), (), ())
 
 
 def way_to(folder: Folder, name: str, *, is_folder: bool) -> tuple[Rules, ...] | None:
@@ -203,6 +204,11 @@ def way_to(folder: Folder, name: str, *, is_folder: bool) -> tuple[Rules, ...] |
         ):
             return None
     return rules
+
+
+def stamp(status: os.stat_result) -> tuple[int, int]:
+    """A file's size and time (ns) as the library keeps them: a clock that ran wild must not end a run."""
+    return status.st_size, max(-_LATEST_NS, min(status.st_mtime_ns, _LATEST_NS))
 
 
 def _rules_in(path: str, where: str) -> Rules:
@@ -251,7 +257,7 @@ def _file(folder: Folder, name: str, entry: os.DirEntry[str]) -> FoundFile | Non
         return None
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is a device, a pipe or a socket, not a file")
-    return FoundFile(folder.id, name, status.st_size, status.st_mtime_ns)
+    return FoundFile(folder.id, name, *stamp(status))
 
 
 def _leads_inside(folder: Folder, path: str) -> bool:

@@ -280,6 +280,13 @@ def test_nothing_changed_costs_nothing(album: Path, opened: Callable[..., Librar
     assert changes(opened(NO_DECODER).index([album])) == (0, 0, 4, 0)
 
 
+def test_a_clock_that_ran_wild_is_no_hindrance(album: Path, opened: Callable[..., Library]) -> None:
+    for name, seconds in (("red.jpg", 15_000_000_000), ("green.webp", -15_000_000_000)):
+        os.utime(album / name, (seconds, seconds))  # as far as the file system goes along
+    assert changes(opened().index([album])) == (4, 0, 0, 0)
+    assert changes(opened(NO_DECODER).index([album])) == (0, 0, 4, 0)
+
+
 def test_moved_copied_and_touched_files_are_not_decoded(album: Path, opened: Callable[..., Library]) -> None:
     opened().index([album])
     (album / "red.jpg").rename(album / "sub" / "scarlet.jpg")
