@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from email.utils import formatdate
 
 _RANGES = re.compile(r"bytes=(.*)", re.IGNORECASE | re.ASCII)
+_LATEST_S = 253_402_300_799
 _ONE = re.compile(r"\s*(\d{0,18})-(\d{0,18})\s*", re.ASCII)
 
 
@@ -69,5 +70,5 @@ def is_known(if_none_match: str | None, etag: str) -> bool:
 
 
 def http_date(seconds: float) -> str:
-    """A moment as HTTP writes it."""
-    return formatdate(int(seconds), usegmt=True)
+    """A moment as HTTP writes it, which has room for the years from 1970 to 9999."""
+    return formatdate(min(max(int(seconds), 0), _LATEST_S), usegmt=True)

@@ -18,6 +18,7 @@ from qvl_local.runtime import Library
 from qvl_local.runtime.library.records import FoundFile
 from qvl_local.runtime.library.store import Store
 from qvl_local.runtime.server.app import build_app
+from qvl_local.runtime.server.ranges import http_date
 from qvl_local.runtime.server.service import Service
 from qvl_local.runtime.server.settings import ServerSettings
 from starlette.testclient import TestClient
@@ -278,6 +279,12 @@ def test_archives_are_bounded(album: Album) -> None:
     assert album.client.post("/api/zip", json={"ids": []}).status_code == 400
     assert album.client.post("/api/zip", json={"ids": list(range(2_001))}).status_code == 400
     assert album.client.post("/api/zip", json={"ids": [99_999]}).status_code == 404
+
+
+def test_times_are_those_that_http_can_write() -> None:
+    assert http_date(0.9) == "Thu, 01 Jan 1970 00:00:00 GMT"
+    assert http_date(-1e12) == http_date(0)
+    assert http_date(1e12) == "Fri, 31 Dec 9999 23:59:59 GMT"
 
 
 def test_hostile_names_are_text_everywhere(album: Album, own: Path) -> None:
