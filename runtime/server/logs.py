@@ -23,7 +23,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOGGER = "qvl_local.runtime.server"
-_FIELDS = ("route", "method", "status", "ms", "bytes", "event", "count", "seconds", "path")
+_FIELDS = (
+    "route",
+    "method",
+    "status",
+    "ms",
+    "bytes",
+    "event",
+    "count",
+    "seconds",
+    "path",
+    "reason",
+    "idle_s",
+)
 
 
 class JsonLines(logging.Formatter):

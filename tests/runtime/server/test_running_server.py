@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -16,10 +17,13 @@ from typing import Any
 import httpx
 import pytest
 from qvl_local.runtime.errors import InputError
+from qvl_local.runtime.server import watch as watch_module
 from qvl_local.runtime.server.logs import configure, unconfigure
 from qvl_local.runtime.server.presence import find_server
 from qvl_local.runtime.server.serve import PortError, bind, url_of
 from qvl_local.runtime.server.settings import ServerSettings
+
+PATIENCE_S = 60.0
 
 SCRIPT = """
 import sys
@@ -168,6 +172,28 @@ def test_a_bug_is_a_500_that_tells_its_story_to_the_log_alone(serving: Any, shel
     finally:
         unconfigure(handler)
     assert "KeyError" in written.getvalue()
+
+
+def test_the_log_says_why_a_folder_cannot_be_watched(
+    shelf_copy: Any, serving: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_more_watches(*_: Any, **__: Any) -> Any:
+        raise OSError(28, "OS file watch limit reached")
+
+    monkeypatch.setattr(watch_module, "watch", no_more_watches)
+    written = StringIO()
+    handler = configure(stream=written)
+    try:
+        with serving(ServerSettings(library=shelf_copy.library, port=0)) as running:
+            running.service.watch.follow([str(shelf_copy.pictures)])
+            deadline = time.monotonic() + PATIENCE_S
+            while running.service.watch.is_watching:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+    finally:
+        unconfigure(handler)
+    warnings = [json.loads(line) for line in written.getvalue().splitlines()]
+    assert "OS file watch limit reached" in [line.get("reason") for line in warnings]
 
 
 def test_sockets_are_closed_in_the_end(serving: Any, settings: ServerSettings) -> None:
