@@ -21,7 +21,7 @@ def main() -> int:
     }
     own = sum(size for name, size in taken.items() if name.partition("-")[0] in _ITS_OWN)
     size = sum(taken.values()) - own
-    print(f"installed: {size:.0f} MiB (limit {LIMIT_MIB}); pip and setuptools, which were there: {own:.0f} MiB")
+    print(f"installed: {size:.0f} MiB (limit {LIMIT_MIB}); the environment's own: {own:.0f} MiB")
     heavy = [name for name in ("torch", "transformers", "sympy") if (site / name).exists()]
     for name in heavy:
         print(f"{name} must not be part of the core install")
