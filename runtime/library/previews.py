@@ -12,8 +12,8 @@ then simply find nothing.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -112,8 +112,7 @@ class Previews:
         Raises:
             LibraryStorageError: the disk is full, for example; nothing was written then.
         """
-        connection = self._writable()
-        with self._calls, storage_errors(self._path), write_transaction(connection):
+        with self._writing() as connection:
             for preview in previews:
                 key = preview.content_hash
                 for table in ("strip", "rendition", "fingerprint"):
@@ -126,16 +125,14 @@ class Previews:
 
     def drop(self, content_hashes: Iterable[bytes]) -> None:
         """Drop the pictures of these contents, in one transaction."""
-        connection = self._writable()
-        with self._calls, storage_errors(self._path), write_transaction(connection):
+        with self._writing() as connection:
             for key in content_hashes:
                 for table in _KEYED:
                     connection.execute(f"DELETE FROM {table} WHERE content_hash = ?", (key,))
 
     def keep_only(self, content_hashes: Iterable[bytes]) -> int:
         """Drop the pictures of all other contents; returns how many contents went."""
-        connection = self._writable()
-        with self._calls, storage_errors(self._path), write_transaction(connection):
+        with self._writing() as connection:
             connection.execute("CREATE TEMP TABLE IF NOT EXISTS kept (content_hash BLOB PRIMARY KEY)")
             connection.execute("DELETE FROM kept")
             connection.executemany(
@@ -186,9 +183,8 @@ class Previews:
 
     def keep_rendition(self, content_hash: bytes, t0_ms: int | None, side: int, jpeg: bytes) -> None:
         """Keep such a picture; raises as `write`."""
-        connection = self._writable()
         key = (content_hash, -1 if t0_ms is None else t0_ms, side)
-        with self._calls, storage_errors(self._path), write_transaction(connection):
+        with self._writing() as connection:
             connection.execute("INSERT OR REPLACE INTO rendition VALUES (NULL, ?, ?, ?, ?)", (*key, jpeg))
             oldest = connection.last_insert_rowid() - MOST_RENDITIONS
             connection.execute("DELETE FROM rendition WHERE id <= ?", (oldest,))
@@ -199,8 +195,7 @@ class Previews:
 
     def keep_fingerprints(self, version: int, prints: Mapping[bytes, bytes]) -> None:
         """Keep fingerprints, in one transaction; raises as `write`."""
-        connection = self._writable()
-        with self._calls, storage_errors(self._path), write_transaction(connection):
+        with self._writing() as connection:
             connection.executemany(
                 "INSERT OR REPLACE INTO fingerprint VALUES (?, ?, ?)",
                 [(content, version, value) for content, value in prints.items()],
@@ -208,8 +203,9 @@ class Previews:
 
     def be_quick(self, busy_ms: int) -> None:
         """Wait no longer than this for another writer: what is kept here is not worth it."""
-        if self._connection is not None:
-            self._connection.set_busy_timeout(busy_ms)
+        with self._calls:
+            if self._connection is not None:
+                self._connection.set_busy_timeout(busy_ms)
 
     def close(self) -> None:
         """Close the file."""
@@ -224,10 +220,14 @@ class Previews:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
-    def _writable(self) -> apsw.Connection:
-        if self._connection is None:
-            raise LibraryError(f"{self._path}: the previews are not open for writing.")
-        return self._connection
+    @contextmanager
+    def _writing(self) -> Iterator[apsw.Connection]:
+        """The connection in a transaction. Taken under the lock: another thread may close it until then."""
+        with self._calls:
+            if self._connection is None:
+                raise LibraryError(f"{self._path}: the previews are not open for writing.")
+            with storage_errors(self._path), write_transaction(self._connection):
+                yield self._connection
 
     def _row(self, query: str, values: tuple[bytes | int, ...]) -> tuple[Any, ...] | None:
         with self._calls:

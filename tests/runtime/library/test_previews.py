@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -60,3 +62,48 @@ def test_a_reader_without_a_cache_finds_nothing_and_makes_nothing(tmp_path: Path
         with pytest.raises(LibraryError, match="not open for writing"):
             previews.write([FILM])
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda previews: previews.write([FILM]),
+        lambda previews: previews.drop([A]),
+        lambda previews: previews.keep_only([A]),
+        lambda previews: previews.keep_rendition(A, None, 500, b"large"),
+        lambda previews: previews.keep_fingerprints(1, {A: b"print"}),
+    ],
+)
+def test_who_waits_while_another_closes_finds_it_closed(
+    tmp_path: Path, change: Callable[[Previews], object]
+) -> None:
+    previews = Previews.open(tmp_path, mode="write")
+    raised: list[BaseException] = []
+    lock, has_come = previews._calls, threading.Event()
+
+    class Told:
+        """The same lock, which tells that somebody waits for it."""
+
+        def __enter__(self) -> None:
+            has_come.set()
+            lock.acquire()
+
+        def __exit__(self, *_exception: object) -> None:
+            lock.release()
+
+    def late() -> None:
+        try:
+            change(previews)
+        except BaseException as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=late)
+    with lock:
+        previews._calls = Told()  # type: ignore[assignment]
+        thread.start()
+        assert has_come.wait(60)
+        previews._calls = lock
+        previews.close()
+    thread.join()
+    assert [type(error) for error in raised] == [LibraryError]
+    assert "not open for writing" in str(raised[0])
