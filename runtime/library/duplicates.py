@@ -12,6 +12,7 @@ Knows the store and the previews; opens no file.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,7 @@ from .filters import shown_items
 from .fingerprint import VERSION, Print, fingerprint, hashes, read_prints
 from .likeness import SAME, Window, difference, difference_of_part
 from .previews import Previews
+from .rows import loaded_name
 from .spaces import active_space
 from .thumbnails import DAMAGED, THUMBNAIL_SIDE, open_thumbnail
 
@@ -63,6 +65,8 @@ Kind = Literal["same", "near"]
 @dataclass(frozen=True, slots=True)
 class DuplicateGroup:
     """Items that belong together, the best first: most pixels, then most bytes, then the oldest.
+
+    Of files with the same bytes the shortest name comes first: "house.jpg", then "house (1).jpg".
 
     `distance`, in [0, 1]: of the member that is least like the best. Among the same pictures it is a
     difference of grey levels (0: the same bytes), among near ones of the directions of vectors.
@@ -359,8 +363,8 @@ def _contents(store: Store) -> list[_Content]:
         wanted = shown_items(connection, None)
         rows = fetch(
             connection,
-            "SELECT m.content_hash, m.id, m.kind, m.width, m.height, m.size, m.duration_s, m.taken_at "
-            f"FROM media m WHERE {wanted.sql} ORDER BY m.id",
+            "SELECT m.content_hash, m.id, m.kind, m.width, m.height, m.size, m.duration_s, m.taken_at, "
+            f"m.mtime_ns, m.name FROM media m WHERE {wanted.sql} ORDER BY m.id",
             wanted.values,
         )
     held: dict[bytes, list[tuple[Any, ...]]] = {}
@@ -368,12 +372,18 @@ def _contents(store: Store) -> list[_Content]:
         held.setdefault(content, []).append(tuple(described))
     contents = []
     for content, items in held.items():
-        _, kind, width, height, size, duration_s, taken_at = items[0]
-        ids = tuple(item[0] for item in items)
+        _, kind, width, height, size, duration_s, taken_at, *_ = items[0]
+        ids = tuple(media_id for media_id, *_, mtime_ns, name in sorted(items, key=_plainness))
         contents.append(
             _Content(content, kind, ids, width or 0, height or 0, size, duration_s or 0.0, taken_at)
         )
     return contents
+
+
+def _plainness(item: tuple[Any, ...]) -> tuple[int, int, int]:
+    """Of files with the same bytes the plainest first: a copy is named after another file, and is younger."""
+    media_id, *_, mtime_ns, name = item
+    return len(os.path.basename(loaded_name(name))), mtime_ns, media_id  # noqa: PTH119 - keeps escapes
 
 
 def _quality(content: _Content) -> tuple[int, int, str, int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import random
 import shutil
 import threading
@@ -178,6 +180,31 @@ def test_without_previews_only_bytes_tell(library: Library, album: Path) -> None
         file.unlink()
     groups = [names(library, album, group) for group in library.duplicates()]
     assert sorted(map(sorted, groups)) == [[f"{n}/picture.png", f"{n}/same/copy.png"] for n in range(SCENES)]
+
+
+def test_of_the_same_bytes_the_plain_name_comes_first_then_the_older_file(
+    tmp_path: Path, tiny_bundle: str
+) -> None:
+    pictures = tmp_path / "pictures"
+    content = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 30, 30)).save(content, "PNG")
+    for age, name in enumerate(["new/house.png", "house.png", "house - Kopie.png", "house (1).png"]):
+        file = pictures / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.getvalue())
+        os.utime(file, (1_700_000_000 - age, 1_700_000_000 - age))
+    settings = IndexSettings(workers=WorkerSettings(1))
+    with Library.open(tmp_path / "library", model=tiny_bundle, settings=settings) as library:
+        for name in ("house (1).png", "house - Kopie.png"):  # met first
+            library.index([pictures / name])
+        library.index([pictures])
+        (group,) = library.duplicates()
+        assert names(library, pictures, group) == [
+            "house.png",
+            str(Path("new/house.png")),
+            "house (1).png",
+            "house - Kopie.png",
+        ]
 
 
 def test_no_chain_joins_what_differs() -> None:
