@@ -3,7 +3,7 @@
     python -m benchmarks.no_match [--photos 120] [--clips 12] [--queries 110] [--work DIR] [--smoke]
 
 Queries of the sample world, written about scenes of this library or of others; the world's exact relevance
-says whether the library has an answer. The server's bound is `NO_MATCH_BELOW` in runtime/server/hits.py.
+says whether the library has an answer. The bound in use is `NO_MATCH_BELOW` in runtime/library/no_match.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from qvl_local.runtime import Library
-from qvl_local.runtime.server.hits import NO_MATCH_BELOW
+from qvl_local.runtime.library.no_match import NO_MATCH_BELOW
 from qvl_local.runtime.world.album import plan_album
 from qvl_local.runtime.world.demo import make_sample_library
 from qvl_local.runtime.world.queries import Style, query

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from qvl_local.runtime.library.no_match import NO_MATCH_BELOW, is_no_match
+
 from .accuracy_tables import accuracy_facts
 from .console import path_text, print_table, stdout_console
 from .text import clock, count, duration, home_relative, printable, size
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from .checkup import Checkup, Place
     from .plans import ModelPlan
 
-# A reranker that gives its best hit less than an even chance says that nothing fits.
-GOOD_MATCH = 0.5
 BAR_CELLS = 8
 SHOWN_FAILURES = 20
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -41,22 +41,12 @@ def print_search(result: SearchResult, *, console: Console | None = None) -> Non
     if not result.hits:
         console.print("Nothing was found.")
         return
-    if not has_good_match(result):
-        console.print("No good match; the closest are:", style="yellow")
+    if is_no_match(result):
+        # The scores below give the order and can be high: nobody shall take them for a yes.
+        console.print("No good match. The closest are probably something else:", style="yellow")
     print_table(_hits_table(result.hits, is_ruled=console.is_terminal), console)
     if result.timings_ms:
         console.print(timings_line(result.timings_ms), style="dim")
-
-
-def has_good_match(result: SearchResult) -> bool:
-    """Whether the reranker believes in any hit; True when it was not asked, or about a picture alone.
-
-    The reranker judges words against pictures; what it says of two pictures means less than the order.
-    """
-    if result.query is None:
-        return True
-    verdicts = [hit.reranker_score for hit in result.hits if hit.reranker_score is not None]
-    return not verdicts or max(verdicts) >= GOOD_MATCH
 
 
 def timings_line(timings_ms: Mapping[str, float]) -> str:
@@ -337,7 +327,7 @@ def _score(hit: Hit) -> Text:
 
     colour = "cyan"  # it was not asked
     if hit.reranker_score is not None:
-        colour = "green" if hit.reranker_score >= GOOD_MATCH else "yellow"
+        colour = "green" if hit.reranker_score >= NO_MATCH_BELOW else "yellow"
     text = Text()
     text.append(bar(hit.score), colour)
     text.append(f" {hit.score:.2f}")

@@ -11,12 +11,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from ..library.no_match import is_no_match
 from ..library.records import Companion, Hit, SearchResult
 from ..library.search import Found
 from .names import base_name, shown
-
-NO_MATCH_BELOW = 0.5
-"""P(yes) of the best hit below which nothing matches: the reranker itself says no to everything."""
 
 
 class CompanionModel(BaseModel):
@@ -69,12 +67,6 @@ def search_json(found: Found, result: SearchResult, *, reranked: bool) -> bytes:
     }
     text = json.dumps(body, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode("utf-8", "replace")
-
-
-def is_no_match(result: SearchResult) -> bool:
-    """Whether the reranker finds that nothing it has looked at is an answer."""
-    judged = [hit.reranker_score for hit in result.hits if hit.reranker_score is not None]
-    return bool(judged) and max(judged) < NO_MATCH_BELOW
 
 
 def companions_json(companions: tuple[Companion, ...]) -> list[dict[str, Any]]:

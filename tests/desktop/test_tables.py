@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from qvl_local.desktop import tables
 from qvl_local.desktop.console import stdout_console
+from qvl_local.runtime.library.no_match import is_no_match
 from qvl_local.runtime.library.records import Failure, Hit, IndexReport, SearchResult
 from rich.console import Console
 
@@ -74,11 +75,21 @@ def test_moments_and_dates_have_columns_only_when_there_are_any() -> None:
 
 @pytest.mark.parametrize(
     ("probabilities", "is_good"),
-    [([0.1, 0.6], True), ([0.4, 0.1], False), ([None, None], True), ([0.4, None], False)],
+    [
+        ([0.1, 0.6], True),
+        ([0.1, 0.5], True),
+        ([0.49, 0.1], False),
+        ([None, None], True),
+        ([0.4, None], False),
+    ],
 )
 def test_a_poor_result_says_so(probabilities: list[float | None], is_good: bool) -> None:
-    printed = shown(*(hit(reranker_score=p) for p in probabilities), terminal=False)
-    assert ("No good match; the closest are:" in printed) is not is_good
+    hits = [hit(reranker_score=p) for p in probabilities]
+    printed = shown(*hits, terminal=False)
+    assert ("No good match. The closest are probably something else:" in printed) is not is_good
+    # The page is told the same.
+    assert is_no_match(SearchResult("dogs", tuple(hits), {})) is not is_good
+    assert not is_no_match(SearchResult(None, tuple(hits), {}))  # a picture alone
 
 
 def test_output_for_a_pipe_is_neither_cut_nor_padded() -> None:

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from qvl_local.runtime.errors import ModelMemoryError, StoppedError
+from qvl_local.runtime.library.no_match import NO_MATCH_BELOW
 from qvl_local.runtime.server.app import build_app
-from qvl_local.runtime.server.hits import NO_MATCH_BELOW
 from qvl_local.runtime.server.limits import Gate
 from qvl_local.runtime.server.service import Service
 from qvl_local.runtime.server.settings import ServerSettings
