@@ -56,6 +56,24 @@ export function announce(text) {
   byId("live").textContent = text;
 }
 
+/** What this browser keeps under a name; null where storage is blocked. */
+export function kept(name) {
+  try {
+    return localStorage.getItem(name);
+  } catch {
+    return null;
+  }
+}
+
+/** Have the browser keep a text; where storage is blocked it lasts as long as the page. */
+export function keep(name, text) {
+  try {
+    localStorage.setItem(name, text);
+  } catch {
+    // as said
+  }
+}
+
 let toastTimer = 0;
 
 /** A short notice at the foot of the page, or of the dialog that covers it; goes by itself. */

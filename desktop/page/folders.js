@@ -50,7 +50,8 @@ export function folderForm(added) {
     });
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    add({ path: input.value.trim() });
+    // File managers copy a path in quotes.
+    add({ path: input.value.trim().replace(/^(["'])(.+)\1$/, "$2") });
   });
   look([]);
   return form;

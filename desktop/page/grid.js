@@ -174,7 +174,10 @@ export class Grid extends EventTarget {
     const says = badge(item);
     if (says) tile.dataset.badge = says;
     tile.classList.toggle("video", item.kind === "video");
+    // A file may have been renamed.
+    tile.dataset.name = item.name;
     open.setAttribute("aria-label", describe(item));
+    check.setAttribute("aria-label", `Select ${item.name}`);
     open.tabIndex = index === this.current ? 0 : -1;
     check.setAttribute("aria-pressed", this.selection.has(item.id));
   }
@@ -257,9 +260,9 @@ function makeTile(item) {
   picture.addEventListener("error", () => picture.hasAttribute("src") && tile.classList.add("broken"));
   const tile = h(
     "li",
-    { class: "tile", "data-id": item.id, "data-name": item.name },
+    { class: "tile", "data-id": item.id },
     h("button", { class: "open", type: "button", tabindex: -1 }, picture),
-    h("button", { class: "check", type: "button", tabindex: -1, "aria-label": `Select ${item.name}` }),
+    h("button", { class: "check", type: "button", tabindex: -1 }),
   );
   return tile;
 }

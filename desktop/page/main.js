@@ -1,13 +1,14 @@
 /** Puts the page together: who hears of what. */
 
-import { button, byId, copyOf, h } from "./dom.js";
+import { get } from "./api.js";
+import { button, byId, copyOf, h, keep, kept } from "./dom.js";
 import { Calm } from "./calm.js";
 import { Duplicates } from "./duplicates.js";
 import { filterBar } from "./filters.js";
 import { folderForm } from "./folders.js";
 import { Grid } from "./grid.js";
 import { Live } from "./live.js";
-import { libraryButton, openPanel } from "./panel.js";
+import { DRAWN_ONLY, libraryButton, openPanel } from "./panel.js";
 import { previews } from "./preview.js";
 import { Results } from "./results.js";
 import { searchBox } from "./searchbox.js";
@@ -61,11 +62,7 @@ function themeButton() {
   };
   toggle.addEventListener("click", () => {
     root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-    try {
-      localStorage.setItem("qvl-theme", root.dataset.theme);
-    } catch {
-      // then it lasts as long as the page
-    }
+    keep("qvl-theme", root.dataset.theme);
     name();
   });
   name();
@@ -95,6 +92,28 @@ function welcomeFollows() {
   });
 }
 
+/** Who searches photos of their own with the built-in model is told, until they say that they know. */
+function modelHint() {
+  const hint = byId("hint");
+  const [says, known] = hint.children;
+  says.textContent = DRAWN_ONLY;
+  known.addEventListener("click", () => {
+    keep("qvl-hint", "known");
+    hint.remove();
+  });
+  let had = 0;
+  live.addEventListener("status", async () => {
+    const { items, model } = live.status;
+    if (model.name !== "tiny") hint.hidden = true;
+    if (model.name !== "tiny" || items === had || !hint.hidden) return;
+    had = items;
+    const { folders } = await get("api/folders").catch(() => ({ folders: [] }));
+    // The demo's own folder.
+    hint.hidden = folders.every(({ name }) => name === "Sample pictures");
+  });
+  if (kept("qvl-hint")) hint.remove();
+}
+
 searchBox({ again: () => results.again() });
 filterBar(live);
 selectionBar(selection);
@@ -103,6 +122,7 @@ libraryButton(live);
 themeButton();
 connection();
 welcomeFollows();
+modelHint();
 signIn(() => show(place(), null));
 byId("skip").addEventListener("click", () => (grid.items.length ? grid.reveal(grid.current) : byId("title").focus()));
 grid.addEventListener("open", ({ detail }) => go({ view: String(grid.items[detail].id) }));

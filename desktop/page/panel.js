@@ -5,6 +5,9 @@ import { button, byId, dialog, h, partsOf, toast } from "./dom.js";
 import { folderForm, folderList } from "./folders.js";
 import { count, plural, roughly } from "./format.js";
 
+/** What the built-in model cannot do. */
+export const DRAWN_ONLY = "The built-in model only knows drawn sample scenes. For your own photos start with --model 2b.";
+
 /** How far indexing is, from 0 to 1. */
 export const shareOf = ({ done, total }) => (total ? Math.min(1, done / total) : 0);
 
@@ -43,7 +46,7 @@ export function openPanel(live) {
     const { status } = live;
     if (!status) return;
     progressView(progress, status);
-    model.textContent = modelText(status.model);
+    model.textContent = modelText(status.model) + (status.model.name === "tiny" ? `. ${DRAWN_ONLY}` : "");
     if (status.failed !== failed) fill();
     failed = status.failed;
   };

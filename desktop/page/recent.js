@@ -1,27 +1,21 @@
 /** Searches of late, kept in this browser alone, and offered below the search box. */
 
-import { byId, h } from "./dom.js";
+import { byId, h, keep, kept } from "./dom.js";
 
 const KEY = "qvl-recent";
 const KEPT = 8;
 
 function stored() {
   try {
-    const kept = JSON.parse(localStorage.getItem(KEY) ?? "[]");
-    return Array.isArray(kept) ? kept.filter((text) => typeof text === "string") : [];
+    const texts = JSON.parse(kept(KEY) ?? "[]");
+    return Array.isArray(texts) ? texts.filter((text) => typeof text === "string") : [];
   } catch {
-    // Storage is blocked, or holds something else.
+    // It holds something else.
     return [];
   }
 }
 
-function store(texts) {
-  try {
-    localStorage.setItem(KEY, JSON.stringify(texts));
-  } catch {
-    // then they last as long as the page
-  }
-}
+const store = (texts) => keep(KEY, JSON.stringify(texts));
 
 /** The list below `input`. `choose` is called with a search that was picked. */
 export function recentList(input, choose) {

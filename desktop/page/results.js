@@ -123,6 +123,8 @@ export class Results {
     const isSame = result.results.every((item, i) => item.id === this.grid.items[i]?.id);
     if ((isSame && !result.no_good_match) || this.calm.isCalm) return apply();
     this.calm.when(apply);
+    const scores = new Map(result.results.map((item) => [item.id, item.reranker_score]));
+    for (const item of this.grid.items) item.reranker_score = scores.get(item.id);
     this.#saying(this.#howMany());
     return this.#offer(result.no_good_match ? "A closer look found no good match" : "Better order ready", () => {
       this.calm.restart();
@@ -237,13 +239,18 @@ export class Results {
       const page = await get("api/items", { ...filtersOf(place), order: "newest", limit }, { signal });
       if (signal.aborted) return;
       const show = () => {
+        this.#offer(null);
         this.#total = page.total;
         this.#list(page.items, { total: page.total, moving: this.grid.items.length > 0 });
         this.#saying(plural(page.total, "item"));
         if (page.total) this.#notice(null);
       };
-      if (this.grid.items.length) this.calm.when(show);
-      else show();
+      const now = () => {
+        this.calm.restart();
+        show();
+      };
+      if (!this.grid.items.length) show();
+      else if (!this.calm.when(show)) this.#offer("The library has changed", now);
     } catch {
       // the next change, or the connection's return, brings it
     }

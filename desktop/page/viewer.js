@@ -60,6 +60,7 @@ export class Viewer {
     this.stage.replaceChildren();
     this.#box = null;
     this.#id = 0;
+    this.#media.clear();
     document.documentElement.classList.remove("still");
     // The list first: stepping back brings nothing new to it.
     this.closed(id);
@@ -97,6 +98,8 @@ export class Viewer {
     this.before.hidden = this.index <= 0;
     this.after.hidden = this.index < 0 || this.index === this.items.length - 1;
     this.where.textContent = this.index < 0 ? "" : `${count(this.index + 1)} of ${count(this.items.length)}`;
+    const media = this.#media.get(this.#id);
+    if (media) this.#tell(media);
   }
 
   #draw(item) {

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import expect
+from qvl_local.runtime import Library
 
 
 def test_the_first_run_leads_from_nothing_to_a_found_picture(
@@ -89,6 +91,61 @@ def test_reading_goes_on_when_one_says_so(visit: Any, serving: Any, album: Any, 
         expect(panel.locator(".state")).to_contain_text("5 photos and 0 videos")
         page.keyboard.press("Escape")
         expect(page.locator(".tile")).to_have_count(5)
+
+
+def test_a_renamed_file_has_its_new_name_and_a_deleted_one_waits_for_show(
+    visit: Any, serving: Any, album: Any, tmp_path: Path
+) -> None:
+    own = shutil.copytree(album.more, tmp_path / "Own")
+    with Library.open(tmp_path / "library", model="tiny") as library:
+        library.index([own])
+    with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
+        page = watched.page
+        expect(page.locator(".tile[data-name='wide 1.jpg']")).to_be_visible()
+        (own / "wide 1.jpg").rename(own / "renamed.jpg")
+        served.service.jobs.start()
+        expect(page.locator(".tile[data-name='renamed.jpg']")).to_be_visible()
+        expect(page.get_by_role("button", name="Select renamed.jpg")).to_have_count(1)
+        expect(page.locator(".tile[data-name='wide 1.jpg']")).to_have_count(0)
+
+        page.locator(".tile .open").first.focus()
+        (own / "renamed.jpg").unlink()
+        served.service.jobs.start()
+        expect(page.locator("#offer")).to_contain_text("The library has changed")
+        expect(page.locator(".tile")).to_have_count(5)
+        page.get_by_role("button", name="Show", exact=True).click()
+        expect(page.locator(".tile")).to_have_count(4)
+        expect(page.locator("#offer")).to_be_empty()
+
+
+def test_a_path_may_be_typed_in_quotes(visit: Any, serving: Any, album: Any, tmp_path: Path) -> None:
+    with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
+        watched.page.get_by_label("Folder to add").fill(f'"{album.more}"')
+        watched.page.get_by_role("button", name="Add folder").click()
+        expect(watched.page.locator("#count")).to_have_text("5 items")
+
+
+def test_it_is_said_that_the_built_in_model_knows_no_photos(
+    page: Any, visit: Any, serving: Any, album: Any, tmp_path: Path
+) -> None:
+    hint = page.locator("#hint")
+    expect(hint).to_contain_text("only knows drawn sample scenes")
+    hint.get_by_role("button", name="Got it").click()
+    expect(hint).to_have_count(0)
+    page.reload()
+    page.locator(".tile").first.wait_for()
+    expect(hint).to_have_count(0)
+    page.get_by_role("button", name=re.compile("^Library")).click()
+    expect(page.locator("dialog.sheet .model")).to_contain_text("--model 2b")
+
+    samples = shutil.copytree(album.more, tmp_path / "Sample pictures")
+    with Library.open(tmp_path / "library", model="tiny") as library:
+        library.index([samples])
+    with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
+        with watched.page.expect_response("**/api/folders"):
+            watched.page.reload()
+        expect(watched.page.locator(".tile")).to_have_count(5)
+        expect(watched.page.locator("#hint")).to_be_hidden()
 
 
 def test_failures_are_named_with_their_reasons(page: Any, served: Any) -> None:

@@ -131,6 +131,19 @@ def test_find_similar_leaves_the_item_out(page: Page) -> None:
     assert page.locator(".tile").count() > 5
 
 
+def test_back_from_similar_ones_tells_again_why_it_was_found(page: Page) -> None:
+    find(page, "#q=hotel+sign")
+    viewer = open_tile(page)
+    name = viewer.locator("h2").inner_text()
+    expect(viewer.locator(".facts")).to_contain_text("Why it is here")
+    viewer.get_by_role("button", name="Find similar").click()
+    expect(page.locator("#count")).to_contain_text("best first")
+    page.go_back()
+    expect(viewer.locator("h2")).to_have_text(name)
+    expect(viewer.locator(".facts")).to_contain_text("Why it is here")
+    expect(viewer.locator(".facts")).to_contain_text("On a closer look")
+
+
 def test_a_heic_photo_is_shown(page: Page, served: Any) -> None:
     items = served.get("api/items", kind="photo", limit=1000)["items"]
     (heic, *_) = [item for item in items if item["name"].endswith(".HEIC")]
