@@ -216,8 +216,14 @@ class Hub:
                 f"{reference}: the repository has no branch, tag or commit of that name. "
                 f"See {self.endpoint}/{reference.repository}/commits/main"
             )
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status is not None:
+            return _UnreachableError(f"{self.endpoint} answered with status {status}")
+        if _is_of_network(error):
+            # What an HTTP library says of it is its own inside; it stays in the chain of causes.
+            return _UnreachableError(f"cannot reach {self.endpoint} (no network?)")
         first_line = (str(error).strip().splitlines() or [repr(error)])[0]
-        return _UnreachableError(first_line)
+        return _UnreachableError(first_line.removesuffix("."))
 
     def _not_here(self, reference: Reference, error: _UnreachableError) -> ModelError:
         """Neither in the cache nor to be had."""
@@ -232,7 +238,7 @@ class Hub:
                 f"into {self.cache} from another machine; `tiny` needs no download."
             )
         return ModelError(
-            f"{reference}: {state}, and cannot be downloaded now ({error}). "
+            f"{reference}: {state}, and cannot be downloaded now: {error}. "
             "Check the network and try again; `tiny` needs no download."
         )
 
@@ -299,7 +305,7 @@ class Hub:
             return explained
         kept = f" {size_text(got)} of it are kept: the next attempt goes on from there." if got else ""
         return ModelError(
-            f"{snapshot.repository}: {file.name} could not be downloaded ({explained}).{kept} "
+            f"{snapshot.repository}: {file.name} could not be downloaded: {explained}.{kept} "
             "Check the network and the disk, and try again."
         )
 
@@ -408,6 +414,16 @@ def _is_fresh(file: Path) -> bool:
     with suppress(OSError):
         return time.time() - file.stat().st_mtime < _ABSENT_FOR_S
     return False
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Whether no answer came, or only a part: as huggingface_hub, its HTTP library or Python say it."""
+    from huggingface_hub import errors
+
+    library = type(error).__module__.partition(".")[0]
+    return isinstance(error, errors.LocalEntryNotFoundError | ConnectionError | TimeoutError) or (
+        library in ("requests", "urllib3", "httpx", "httpcore")
+    )
 
 
 def _is_final(error: Exception) -> bool:

@@ -298,7 +298,8 @@ class Jobs:
                 if not isinstance(error, QvlError):
                     log.exception("indexing failed")
                 else:
-                    log.warning("indexing did not end well: %s", type(error).__name__)
+                    reason, *_ = str(error).splitlines() or [type(error).__name__]
+                    log.warning("indexing did not end well", extra={"reason": reason})
                 outcome.append(error)
 
         thread = threading.Thread(target=work, name="indexing")

@@ -474,8 +474,15 @@ def test_a_repository_without_a_tokenizer_is_no_checkpoint(fake_hub: FakeHub, hu
 def test_no_network_is_an_error_or_the_copy_that_is_there(fake_hub: FakeHub, hub: Hub) -> None:
     fake_hub.publish("a/b", repository())
     unplugged = Hub("http://127.0.0.1:9", hub.cache, offline=False)  # the discard port: nobody listens
-    with pytest.raises(ModelError, match=r"a/b@main: is not downloaded, and cannot be downloaded now"):
+    with pytest.raises(ModelError) as caught:
         unplugged.fetch({"embedder": Reference("a/b", "main")}, needed="embedder")
+    assert str(caught.value) == (
+        "a/b@main: is not downloaded, and cannot be downloaded now: "
+        "cannot reach http://127.0.0.1:9 (no network?). "
+        "Check the network and try again; `tiny` needs no download."
+    )
+    assert caught.value.__cause__ is not None
+    assert "127.0.0.1" in str(caught.value.__cause__.__cause__)  # the details are in the chain
     found = hub.fetch({"embedder": Reference("a/b")}, needed="embedder")
     assert unplugged.fetch({"embedder": Reference("a/b", "main")}, needed="embedder") == found
 

@@ -240,17 +240,25 @@ def test_a_busy_library_is_tried_again_and_said(
 
 
 def test_a_full_disk_is_tried_again_ever_later(
-    library: Library, jobs: Jobs, album: Path, monkeypatch: pytest.MonkeyPatch
+    library: Library,
+    jobs: Jobs,
+    album: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(jobs_module, "_FIRST_RETRY_S", 0.1)
     runs = Runs(library, monkeypatch)
-    full = LibraryStorageError("library.db: the disk is full")
+    full = LibraryStorageError("library.db: the disk is full\nMore of it.")
     runs.errors = [full, full, full]
     jobs.add([str(album)])
     until(lambda: len(runs.asked) == 4)
     until(jobs.is_idle)
     assert [what for what, _ in runs.asked] == ["index"] * 4
     assert jobs.state() == JobState()
+    said = [
+        record.__dict__["reason"] for record in caplog.records if "did not end well" in record.getMessage()
+    ]
+    assert said == ["library.db: the disk is full"] * 3
 
 
 def test_waiting_for_another_try_ends_when_somebody_asks(
