@@ -14,6 +14,7 @@ from qvl_local.runtime import Reranker
 from qvl_local.runtime.server.service import Service
 from starlette.testclient import TestClient
 
+ROOT = Path(__file__).resolve().parents[3]
 QUERY = "two dogs on a beach"
 DOCUMENTS = ["a cat on a sofa", "two dogs on a beach at night", "a boat", "狗 🐕", "a cat on a sofa"]
 
@@ -198,3 +199,19 @@ def test_what_is_wrong_is_named(client: TestClient, body: dict[str, Any], part: 
         error = answer.json()["error"]
         assert (answer.status_code, error["param"], error["type"]) == (400, part, "invalid_request_error")
         assert words in error["message"]
+
+
+def test_the_documented_example_has_the_form_of_an_answer(rerank: Callable[..., dict[str, Any]]) -> None:
+    section = (ROOT / "docs" / "api.md").read_text("utf-8").partition("\n## Reranking\n")[2]
+    asked = section.partition("-d '")[2].partition("'\n```")[0]
+    documented = json.loads(section.partition("```json\n")[2].partition("\n```")[0])
+    answer = rerank(**json.loads(asked))
+    assert form(answer) == form(documented)
+    assert max(one["relevance_score"] for one in answer["results"]) < 0.001  # as is said beside it
+
+
+def form(value: Any) -> Any:
+    """Names and types, and how many there are of each."""
+    if isinstance(value, dict):
+        return {name: form(one) for name, one in value.items()}
+    return [form(one) for one in value] if isinstance(value, list) else type(value)
