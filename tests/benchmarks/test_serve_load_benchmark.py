@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 def test_a_small_run_measures_every_part(tmp_path: Path) -> None:
     results = tmp_path / "results"
     command = [sys.executable, "-m", "benchmarks.serve_load", "--photos", "6", "--clips", "0"]
-    command += ["--rounds", "1", "--searches", "4", "--seconds", "0", "--patterns", "four", "--files", "60"]
+    command += ["--rounds", "1", "--searches", "4", "--seconds", "0", "--patterns", "four", "--files", "600"]
     command += ["--items", "300", "--asks", "3", "--requests", "40"]
     command += ["--work", str(tmp_path / "work"), "--results", str(results)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
