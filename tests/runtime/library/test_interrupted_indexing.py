@@ -133,8 +133,10 @@ def test_a_full_disk_leaves_the_library_whole(
         previews: Previews = original(cls, folder, mode=mode)
         if mode == "write":
             # SQLite says "database or disk is full" at this size, as it does when the system says so.
-            pages = previews._writable().execute("PRAGMA page_count").fetchall()[0][0]
-            previews._writable().execute(f"PRAGMA max_page_count = {pages + 2}")
+            connection = previews._connection
+            assert connection is not None
+            pages = connection.execute("PRAGMA page_count").fetchall()[0][0]
+            connection.execute(f"PRAGMA max_page_count = {pages + 2}")
         return previews
 
     with Library.open(home, model=tiny_bundle, settings=SETTINGS) as library:
