@@ -38,7 +38,8 @@ class MappedRows:
 
     def __getitem__(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Rows by number: int64 [n] -> float32 [n, columns]."""
-        rows: NDArray[np.float32] = self._matrix[torch.from_numpy(np.ascontiguousarray(ids))].float().numpy()
+        # A copy: ids may be a prompt's that is kept for its like, read-only, which torch cannot represent.
+        rows: NDArray[np.float32] = self._matrix[torch.from_numpy(np.array(ids))].float().numpy()
         return rows
 
 

@@ -37,7 +37,7 @@ NF4 = {
 
 SAFE = {
     "vision_precision": "fp16",
-    "decoder_precision": "int8-weight",
+    "decoder_precision": "int8-fine",
     "table": HALF,
     "calibration": SAMPLE_WORLD,
     "exceptions": {"language_model.layers.0.self_attn.q_proj": "fp16"},
