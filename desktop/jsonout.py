@@ -179,25 +179,6 @@ def _plan(option: Plan, found: ModelPlan) -> Json:
 
 
 def _hit(hit: Hit) -> Json:
-    return {
-        "rank": hit.rank,
-        **path_fields(hit.path),
-        "kind": hit.kind,
-        "score": _score(hit.score),
-        "embedding_score": _score(hit.embedding_score),
-        "reranker_score": None if hit.reranker_score is None else _score(hit.reranker_score),
-        "start_s": _seconds(hit.start_s),
-        "end_s": _seconds(hit.end_s),
-        "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(timespec="seconds"),
-        "width": hit.width,
-        "height": hit.height,
-    }
+    from qvl_local.runtime.library.hit_fields import hit_fields
 
-
-def _score(value: float) -> float:
-    # Seven digits hold everything that a float32 knows, and no noise beyond.
-    return round(float(value), 7)
-
-
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 3)
+    return {"rank": hit.rank, **path_fields(hit.path), **hit_fields(hit)}

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StoppedError
-from .bundle import Bundle
-from .session import Array, Engine, Interruptible, Interruption, Rows, Session
+from .session import Array, Engine, Interruptible, Interruption, Session
+from .wrapped_engine import WrappedEngine
 
 QUIET_S = 0.2
 """A search comes in steps, and people search again: so long after one ended, it may still be going on."""
@@ -126,39 +126,11 @@ class Precedence:
                 self._runs.discard(run)
 
 
-class YieldingEngine:
-    """An engine whose runs give way to searches; all else is that of the engine it is made of."""
+class YieldingEngine(WrappedEngine):
+    """An engine whose runs give way to searches."""
 
     def __init__(self, engine: Engine, precedence: Precedence) -> None:
-        self._engine = engine
-        self._precedence = precedence
-
-    @property
-    def bundle(self) -> Bundle:
-        """See `Engine`."""
-        return self._engine.bundle
-
-    @property
-    def table(self) -> Rows:
-        """See `Engine`."""
-        return self._engine.table
-
-    @property
-    def head(self) -> NDArray[np.float32] | None:
-        """See `Engine`."""
-        return self._engine.head
-
-    def vision(self) -> Session:
-        """The vision tower."""
-        return _YieldingSession(self._engine.vision(), self._precedence)
-
-    def decoder(self) -> Session:
-        """The decoder."""
-        return _YieldingSession(self._engine.decoder(), self._precedence)
-
-    def unload(self) -> None:
-        """Free the memory of both, of the engine below as well."""
-        self._engine.unload()
+        super().__init__(engine, lambda session: _YieldingSession(session, precedence))
 
 
 class _YieldingSession:

@@ -8,43 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StoppedError
-from .bundle import Bundle
-from .session import Array, Engine, Interruptible, Interruption, Rows, Session
+from .session import Array, Engine, Interruptible, Interruption, Session
+from .wrapped_engine import WrappedEngine
 
 
-class StoppableEngine:
-    """An engine whose runs end with StoppedError once `stop` is set; all else is that of the engine below."""
+class StoppableEngine(WrappedEngine):
+    """An engine whose runs end with StoppedError once `stop` is set."""
 
     def __init__(self, engine: Engine, stop: Interruption) -> None:
-        self._engine = engine
-        self._stop = stop
-
-    @property
-    def bundle(self) -> Bundle:
-        """See `Engine`."""
-        return self._engine.bundle
-
-    @property
-    def table(self) -> Rows:
-        """See `Engine`."""
-        return self._engine.table
-
-    @property
-    def head(self) -> NDArray[np.float32] | None:
-        """See `Engine`."""
-        return self._engine.head
-
-    def vision(self) -> Session:
-        """The vision tower."""
-        return _StoppableSession(self._engine.vision(), self._stop)
-
-    def decoder(self) -> Session:
-        """The decoder."""
-        return _StoppableSession(self._engine.decoder(), self._stop)
-
-    def unload(self) -> None:
-        """Free the memory of both, of the engine below as well."""
-        self._engine.unload()
+        super().__init__(engine, lambda session: _StoppableSession(session, stop))
 
 
 class _StoppableSession:

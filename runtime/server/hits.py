@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from ..library.hit_fields import hit_fields, rounded_seconds
 from ..library.no_match import is_no_match
 from ..library.records import Companion, Hit, SearchResult
 from ..library.search import Found
@@ -80,24 +81,7 @@ def _hit(hit: Hit, duration_s: float | None) -> dict[str, Any]:
         "rank": hit.rank,
         "path": shown(hit.path),
         "name": shown(base_name(hit.path)),
-        "kind": hit.kind,
-        "score": _score(hit.score),
-        "embedding_score": _score(hit.embedding_score),
-        "reranker_score": None if hit.reranker_score is None else _score(hit.reranker_score),
-        "start_s": _seconds(hit.start_s),
-        "end_s": _seconds(hit.end_s),
-        "taken_at": None if hit.taken_at is None else hit.taken_at.isoformat(timespec="seconds"),
-        "width": hit.width,
-        "height": hit.height,
-        "duration_s": _seconds(duration_s),
+        **hit_fields(hit),
+        "duration_s": rounded_seconds(duration_s),
         "companions": companions_json(hit.companions),
     }
-
-
-def _score(value: float) -> float:
-    # Seven digits hold everything that a float32 knows.
-    return round(float(value), 7)
-
-
-def _seconds(value: float | None) -> float | None:
-    return None if value is None else round(float(value), 3)
