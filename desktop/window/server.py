@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
-
-from qvl_local.runtime.errors import QvlError
 
 if TYPE_CHECKING:
     from qvl_local.runtime.server.service import Service
@@ -70,40 +67,15 @@ def own_server(
     Raises:
         QvlError: as `Service.open` and `bind`, and what the server ended with.
     """
-    from qvl_local.runtime.server.serve import PortError, bind, serve
+    from qvl_local.runtime.server.serve import PortError, bind, serving
     from qvl_local.runtime.server.service import Service
 
     try:
         listener = bind(settings)
     except PortError:
         listener = bind(replace(settings, port=0))
-    stop, is_ready = threading.Event(), threading.Event()
-    urls: list[str] = []
-    errors: list[BaseException] = []
-
     with listener, Service.open(settings) as service:
         check(service)
-
-        def ready(url: str) -> None:
-            urls.append(url)
-            is_ready.set()
-
-        def run() -> None:
-            try:
-                serve(settings, service, listener, ready=ready, stop=stop)
-            except BaseException as error:  # told in the main thread
-                errors.append(error)
-            finally:
-                is_ready.set()
-
-        thread = threading.Thread(target=run, name="server")
-        thread.start()
-        try:
-            service.start(roots)
-            is_ready.wait()
-            if errors or not urls:
-                raise QvlError(f"The server could not start: {errors[0] if errors else 'it ended at once'}.")
-            yield urls[0]
-        finally:
-            stop.set()
-            thread.join()
+        service.start(roots)
+        with serving(settings, service, listener) as url:
+            yield url

@@ -105,6 +105,41 @@ def serve(
         _Server(config, service, url, ready, stop).run([listener])
 
 
+@contextmanager
+def serving(settings: ServerSettings, service: Service, listener: socket.socket) -> Iterator[str]:
+    """Serve in a thread for the time of a block; yields the page's address once requests are answered.
+
+    Raises:
+        QvlError: the server ended before that.
+    """
+    stop, is_settled = threading.Event(), threading.Event()
+    urls: list[str] = []
+    errors: list[BaseException] = []
+
+    def ready(url: str) -> None:
+        urls.append(url)
+        is_settled.set()
+
+    def run() -> None:
+        try:
+            serve(settings, service, listener, ready=ready, stop=stop)
+        except BaseException as error:  # told in the thread that waits
+            errors.append(error)
+        finally:
+            is_settled.set()
+
+    thread = threading.Thread(target=run, name="server")
+    thread.start()
+    try:
+        is_settled.wait()
+        if errors or not urls:
+            raise QvlError(f"The server could not start: {errors[0] if errors else 'it ended at once'}.")
+        yield urls[0]
+    finally:
+        stop.set()
+        thread.join()
+
+
 class _Server(uvicorn.Server):
     def __init__(
         self,

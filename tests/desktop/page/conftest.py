@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -15,7 +14,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
 from qvl_local.runtime import Library
-from qvl_local.runtime.server.serve import bind, serve
+from qvl_local.runtime.server.serve import bind
+from qvl_local.runtime.server.serve import serving as serve_in_thread
 from qvl_local.runtime.server.service import Service
 from qvl_local.runtime.server.settings import ServerSettings
 from qvl_local.runtime.world.demo import SampleItem, make_sample_library
@@ -122,23 +122,8 @@ def _serving(library: Path, *, port: int = 0, token: str | None = None) -> Itera
         service = stack.enter_context(Service.open(settings))
         listener = stack.enter_context(bind(settings))
         service.start()
-        is_ready, stop = threading.Event(), threading.Event()
-        addresses: list[str] = []
-
-        def ready(url: str) -> None:
-            addresses.append(url)
-            is_ready.set()
-
-        thread = threading.Thread(
-            target=serve, args=(settings, service, listener), kwargs={"ready": ready, "stop": stop}
-        )
-        thread.start()
-        try:
-            assert is_ready.wait(60)
-            yield Served(addresses[0], service)
-        finally:
-            stop.set()
-            thread.join()
+        url = stack.enter_context(serve_in_thread(settings, service, listener))
+        yield Served(url, service)
 
 
 @pytest.fixture(scope="session")

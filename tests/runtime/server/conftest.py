@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +13,8 @@ from qvl_local.runtime import Library
 from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.workers import WorkerSettings
 from qvl_local.runtime.server.app import build_app
-from qvl_local.runtime.server.serve import bind, serve
+from qvl_local.runtime.server.serve import bind
+from qvl_local.runtime.server.serve import serving as serve_in_thread
 from qvl_local.runtime.server.service import Service
 from qvl_local.runtime.server.settings import ServerSettings
 from qvl_local.runtime.world.demo import make_sample_library
@@ -92,23 +92,8 @@ def _serving(settings: ServerSettings) -> Iterator[Running]:
         service = stack.enter_context(Service.open(settings))
         listener = stack.enter_context(bind(settings))
         host, port = listener.getsockname()[:2]
-        is_ready, stop = threading.Event(), threading.Event()
-        addresses: list[str] = []
-
-        def ready(url: str) -> None:
-            addresses.append(url)
-            is_ready.set()
-
-        thread = threading.Thread(
-            target=serve, args=(settings, service, listener), kwargs={"ready": ready, "stop": stop}
-        )
-        thread.start()
-        try:
-            assert is_ready.wait(60)
-            yield Running(addresses[0], host, port, service)
-        finally:
-            stop.set()
-            thread.join()
+        url = stack.enter_context(serve_in_thread(settings, service, listener))
+        yield Running(url, host, port, service)
 
 
 @pytest.fixture(scope="session")
