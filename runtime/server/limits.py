@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -26,7 +27,10 @@ LONGEST_TARGET = 16_384
 LONGEST_HEADERS = 32_768
 SMALL_BODY = 1 << 20
 LONGEST_PAUSE_S = 30.0
-"""Between two pieces of a request's body."""
+"""Between two pieces of a request's body, and what all its pauses may add up to beyond its bytes' share."""
+SLOWEST_PACE = 16_384
+"""Bytes of a body a second. A phone with little reception sends more; one byte every 29 s would else be
+enough to hold a connection for ever."""
 
 BODIES_AT_ONCE = 4
 """All bodies that are coming in may have so many times the bytes of the largest one."""
@@ -126,10 +130,19 @@ async def _disconnection(receive: Receive) -> None:
 class RequestLimits:
     """Middleware: refuses what is too long before it is read, or while it comes in, and what never comes."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int, pause_s: float = LONGEST_PAUSE_S) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        max_body_bytes: int,
+        pause_s: float = LONGEST_PAUSE_S,
+        bytes_per_s: float = SLOWEST_PACE,
+    ) -> None:
+        """`pause_s` and what came, at `bytes_per_s`, are the time that a body is waited for in all."""
         self._app = app
         self._max_body = max_body_bytes
         self._pause_s = pause_s
+        self._pace = bytes_per_s
         self._held = 0  # bytes of bodies of all requests that are going on
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -144,15 +157,20 @@ class RequestLimits:
             return
         limit = self._check_head(scope)
         received, is_complete = 0, False
+        # Only what the server waited for the client; not what the client waited for the server.
+        waited_s = 0.0
 
         async def bounded() -> Message:
-            nonlocal received, is_complete
+            nonlocal received, is_complete, waited_s
             if is_complete:
                 return await receive()
+            began = time.monotonic()
+            left_s = self._pause_s + received / self._pace - waited_s
             try:
-                message = await asyncio.wait_for(receive(), self._pause_s)
+                message = await asyncio.wait_for(receive(), min(self._pause_s, left_s))
             except TimeoutError:
-                raise HTTPException(408, "The request's body did not arrive.") from None
+                raise _too_slow() from None
+            waited_s += time.monotonic() - began
             if message["type"] == "http.request":
                 length = len(message.get("body", b""))
                 received += length
@@ -181,6 +199,11 @@ class RequestLimits:
             if name == b"content-length" and value.isdigit() and int(value) > limit:
                 raise _too_large(limit)
         return limit
+
+
+def _too_slow() -> HTTPException:
+    # Closed, since what follows on this connection would be the rest of that body, if it ever came.
+    return HTTPException(408, "The request's body did not arrive in time.", {"connection": "close"})
 
 
 def _too_large(limit: int) -> HTTPException:

@@ -42,7 +42,7 @@ _FAILURES = {
     401: ("Unauthorized", "The token is missing or wrong."),
     403: ("Forbidden", "Another site's page asked, or it is not given out."),
     404: ("NotFound", "There is no such thing here."),
-    408: ("Timeout", "The request's body did not arrive."),
+    408: ("Timeout", "The request's body did not arrive in time; the connection is closed."),
     409: ("Conflict", "The library cannot do that now: nothing was indexed, or it is busy."),
     413: ("TooLarge", "The request's body is too large."),
     414: ("AddressTooLong", "The address is too long."),

@@ -7,11 +7,13 @@ import http.client
 import socket
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from qvl_local.runtime.errors import InputError
 from qvl_local.runtime.server.app import build_app
 from qvl_local.runtime.server.connections import PatientProtocol
@@ -26,6 +28,7 @@ from qvl_local.runtime.server.limits import (
 from qvl_local.runtime.server.service import Service
 from qvl_local.runtime.server.settings import ServerSettings
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.testclient import TestClient
 
@@ -241,6 +244,30 @@ def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     asyncio.run(scenario())
 
 
+def test_a_body_that_trickles_is_not_waited_for_either() -> None:
+    limits = RequestLimits(_read_all, max_body_bytes=10_000, pause_s=0.2)
+
+    async def trickle() -> dict[str, Any]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    with pytest.raises(HTTPException) as caught:
+        asyncio.run(asyncio.wait_for(limits(_scope(), trickle, _nothing), 30))
+    assert caught.value.status_code == 408
+
+
+def test_a_large_body_may_take_its_time() -> None:
+    limits = RequestLimits(_read_all, max_body_bytes=10_000, pause_s=0.2, bytes_per_s=100.0)
+    pieces = [b"x" * 100] * 20
+
+    async def steadily() -> dict[str, Any]:
+        await asyncio.sleep(0.02)
+        return {"type": "http.request", "body": pieces.pop(), "more_body": bool(pieces)}
+
+    asyncio.run(limits(_scope(), steadily, _nothing))
+    assert not pieces
+
+
 # Slow clients, over real sockets
 
 
@@ -274,6 +301,42 @@ def test_a_request_whose_head_never_ends_is_cut_off(server: Any, monkeypatch: py
             time.sleep(0.02)
         else:
             pytest.fail("it was never cut off")
+
+
+def test_a_body_that_trickles_is_answered_408_and_its_connection_closed(service: Service) -> None:
+    app = build_app(service.settings, service)
+    app.user_middleware = [
+        Middleware(RequestLimits, **one.kwargs, pause_s=0.3) if one.cls is RequestLimits else one
+        for one in app.user_middleware
+    ]
+    config = uvicorn.Config(app, http=PatientProtocol, lifespan="off", log_config=None, ws="none")
+    server, listener = uvicorn.Server(config), socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],))
+    thread.start()
+    try:
+        with socket.create_connection(listener.getsockname()) as connection:
+            connection.settimeout(0.05)
+            connection.sendall(
+                b"POST /api/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 100000\r\n\r\n{"
+            )
+            answer, until = b"", time.monotonic() + 30
+            while time.monotonic() < until:
+                with suppress(TimeoutError):
+                    if not (piece := connection.recv(65_536)):
+                        break
+                    answer += piece
+                with suppress(OSError):
+                    connection.sendall(b" ")
+            else:
+                pytest.fail("it was waited for")
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"connection: close" in answer
+    assert b'"TimeoutError"' in answer
 
 
 def test_a_connection_is_kept_for_the_next_request(server: Any) -> None:
