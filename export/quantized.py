@@ -44,14 +44,13 @@ class LayerFormats:
 class Int8Format:
     """int8 weights a row, uint8 activations a token; the product is summed exactly in int32.
 
-    `reduce_range` keeps weights to 7 bits, for engines that add products in 16 bits on x86 without VNNI;
-    the project's own sessions ask ONNX Runtime for its exact kernel instead. `fine` gives activations a
-    second byte, for what rounding to the first leaves, and costs a second product: for inputs of heavy tails.
-    `compensated` asks calibration to round the weight with its inputs in view.
+    The project's own sessions ask ONNX Runtime for its exact kernel; its default one adds products in 16 bits
+    on x86 without VNNI, which overflow. `fine` gives activations a second byte, for what rounding to the
+    first leaves, and costs a second product: for inputs of heavy tails. `compensated` asks calibration to
+    round the weight with its inputs in view.
     """
 
     activation: ElementType = _FLOAT
-    reduce_range: bool = False
     fine: bool = False
     compensated: bool = False
 
@@ -62,7 +61,7 @@ class Int8Format:
         tokens, scale = graph.once(what, divided, lambda: self._tokens(graph, divided, at))
 
         def plain() -> Packed:
-            quantized = int8.quantize_weight(read(), reduce_range=self.reduce_range)
+            quantized = int8.quantize_weight(read())
             return quantized.values, quantized.scale
 
         def packed() -> tuple[NDArray[Any], ...]:
@@ -98,7 +97,7 @@ class Int8Format:
         lowest = graph.op("Neg", [graph.op("ReduceMin", [x, last], {"keepdims": 1}, at=at)], at=at)
         smallest = graph.constant(np.float32(1e-10))
         largest = graph.op("Max", [highest, lowest, smallest], at=at)
-        scale = graph.op("Mul", [largest, graph.constant(np.float32(1 / int8.FULL_RANGE))], at=at)
+        scale = graph.op("Mul", [largest, graph.constant(np.float32(1 / int8.LIMIT))], at=at)
         exact = graph.op("Div", [x, scale], at=at)
         steps = graph.op("Round", [exact], at=at)
         if not self.fine:

@@ -119,7 +119,7 @@ class _Tuner:
                 if isinstance(linear, QdqFormat):
                     self.found[name] = Tuning(self._group, absmax=largest)
                 elif isinstance(linear, Int8Format) and linear.compensated:
-                    kept = self._kept(self._compensated_rows(name, linear, inputs.rows, None))
+                    kept = self._kept(self._compensated_rows(name, inputs.rows, None))
                     self.found[name] = Tuning(self._group, packed=kept)
             return
         rounded = _rounded_product(first)
@@ -131,7 +131,7 @@ class _Tuner:
             linear = self._formats(name)
             packed: Callable[[], Packed] | None = None
             if isinstance(linear, Int8Format) and linear.compensated:
-                packed = self._kept(self._compensated_rows(name, linear, rows, divisor))
+                packed = self._kept(self._compensated_rows(name, rows, divisor))
             self.found[name] = Tuning(
                 group=self._group,
                 divisor=divisor,
@@ -177,14 +177,12 @@ class _Tuner:
         blocks = compensation.block_weight(weight, inputs.rows, bits=linear.bits, block=linear.block)
         return blocks.codes, blocks.scales
 
-    def _compensated_rows(
-        self, name: str, linear: Int8Format, rows: Floats, divisor: Floats | None
-    ) -> Packed:
+    def _compensated_rows(self, name: str, rows: Floats, divisor: Floats | None) -> Packed:
         """Codes and scales of a weight with its columns multiplied, for rows that are already divided."""
         weight = self._weight(name)
         if divisor is not None:
             weight = weight * divisor
-        chosen = compensation.int8_weight(weight, rows, reduce_range=linear.reduce_range)
+        chosen = compensation.int8_weight(weight, rows)
         return chosen.values, chosen.scale
 
     def _weight(self, name: str) -> Floats:
@@ -229,8 +227,8 @@ class _Tuner:
 def _rounded_product(linear: LinearFormat) -> smoothing.RoundedProduct | None:
     """What a format makes of a product, in numpy."""
     if isinstance(linear, Int8Format):
-        reduced, fine = linear.reduce_range, linear.fine
-        return lambda w, x: int8.product(x, int8.quantize_weight(w, reduce_range=reduced), fine=fine)
+        fine = linear.fine
+        return lambda w, x: int8.product(x, int8.quantize_weight(w), fine=fine)
     if isinstance(linear, QdqFormat):
         return static_int8.product
     return None

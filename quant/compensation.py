@@ -53,15 +53,14 @@ def block_weight(weight: Floats, inputs: Floats, *, bits: blockwise.Bits, block:
     return blockwise.quantize(compensate(weight, inputs, rounded), bits=bits, block=block, scales=scales)
 
 
-def int8_weight(weight: Floats, inputs: Floats, *, reduce_range: bool = False) -> int8.Int8Weight:
+def int8_weight(weight: Floats, inputs: Floats) -> int8.Int8Weight:
     """int8 rows of a weight [rows, K] for inputs like these [n, K], with the scales of plain rounding."""
-    scale = int8.largest_scales(weight, reduce_range=reduce_range)
+    scale = int8.largest_scales(weight)
 
     def rounded(values: Floats, rows: slice, _column: int) -> Floats:
-        return int8.rounded(values, scale[rows], reduce_range=reduce_range)
+        return int8.rounded(values, scale[rows])
 
-    chosen = compensate(weight, inputs, rounded)
-    return int8.quantize_weight(chosen, reduce_range=reduce_range, scale=scale)
+    return int8.quantize_weight(compensate(weight, inputs, rounded), scale=scale)
 
 
 def compensate(weight: Floats, inputs: Floats, rounded: RoundedColumn) -> Floats:

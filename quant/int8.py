@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 
 ZERO_POINT = 128
-# With 8 bits on both sides, x86 without VNNI adds two products in 16 bits, which can overflow: 2 * 255 * 127.
-# With weights of 7 bits it cannot: 2 * 255 * 64 = 32640.
-FULL_RANGE = 127
-REDUCED_RANGE = 64
+LIMIT = 127
 
 # What rounding to a step leaves is at most half a step: in these it fills a second byte, -127 to 127.
 REST_STEPS = 254
@@ -50,44 +47,39 @@ class Uint8Tokens:
     scale: Floats
 
 
-def largest_scales(weight: NDArray[np.floating], *, reduce_range: bool = False) -> Floats:
+def largest_scales(weight: NDArray[np.floating]) -> Floats:
     """Scales [rows] that put each row's largest magnitude on the last code; 1 for a row of zeros."""
     rows, _ = weight.shape
     scale = np.empty(rows, np.float32)
     for start in range(0, rows, _ROWS_AT_ONCE):
         here = slice(start, min(start + _ROWS_AT_ONCE, rows))
         largest = np.abs(np.asarray(weight[here], np.float32)).max(axis=1)
-        scale[here] = np.where(largest == 0, np.float32(1), largest / np.float32(_limit(reduce_range)))
+        scale[here] = np.where(largest == 0, np.float32(1), largest / np.float32(LIMIT))
     return scale
 
 
-def quantize_weight(
-    weight: NDArray[np.floating], *, reduce_range: bool = False, scale: Floats | None = None
-) -> Int8Weight:
+def quantize_weight(weight: NDArray[np.floating], *, scale: Floats | None = None) -> Int8Weight:
     """Round a weight [rows, columns] to int8, row by row.
 
     Args:
         weight: numbers; a row with what is none has a scale that is none.
-        reduce_range: keep to [-64, 64], for engines on x86 without VNNI that add products in 16 bits.
         scale: float32 [rows] chosen elsewhere; `largest_scales` when not given.
     """
-    limit = _limit(reduce_range)
     rows, _ = weight.shape
-    scale = largest_scales(weight, reduce_range=reduce_range) if scale is None else scale
+    scale = largest_scales(weight) if scale is None else scale
     values = np.empty(weight.shape, np.int8)
     for start in range(0, rows, _ROWS_AT_ONCE):
         here = slice(start, min(start + _ROWS_AT_ONCE, rows))
         with np.errstate(invalid="ignore"):  # the scale of what is no number is none either
             part = np.asarray(weight[here], np.float32) / scale[here, None]
             np.rint(part, out=part)
-            values[here] = np.clip(part, -limit, limit, out=part)
+            values[here] = np.clip(part, -LIMIT, LIMIT, out=part)
     return Int8Weight(values, scale)
 
 
-def rounded(values: Floats, scale: Floats, *, reduce_range: bool = False) -> Floats:
+def rounded(values: Floats, scale: Floats) -> Floats:
     """What values would be stored as under these scales, one for each: float32 of the same shape."""
-    limit = _limit(reduce_range)
-    nearest: Floats = np.clip(np.rint(values / scale), -limit, limit) * scale
+    nearest: Floats = np.clip(np.rint(values / scale), -LIMIT, LIMIT) * scale
     return nearest
 
 
@@ -101,7 +93,7 @@ def dequantize_weight(packed: Int8Weight) -> Floats:
 def quantize_tokens(x: Floats) -> Uint8Tokens:
     """Round activations [..., columns] to uint8, token by token: what the graph does at run time."""
     largest = np.maximum(np.abs(x).max(axis=-1, keepdims=True), _SMALLEST)
-    scale: Floats = largest * np.float32(1 / FULL_RANGE)
+    scale: Floats = largest * np.float32(1 / LIMIT)
     values = np.clip(np.rint(x / scale) + ZERO_POINT, 0, 255).astype(np.uint8)
     return Uint8Tokens(values, scale)
 
@@ -125,7 +117,3 @@ def product(x: Floats, weight: Int8Weight, *, fine: bool = False) -> Floats:
     sums = steps @ weight.values.astype(np.float64).T
     result: Floats = sums.astype(np.float32) * tokens.scale * weight.scale
     return result
-
-
-def _limit(reduce_range: bool) -> int:
-    return REDUCED_RANGE if reduce_range else FULL_RANGE
