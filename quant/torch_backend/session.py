@@ -6,6 +6,7 @@ Both take the host's patches, positions and rotary tables as they are; attention
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from .memory import first_line, is_out_of_memory
 Arrays = dict[str, NDArray[np.float32]]
 
 
-class _TorchSession:
+class _TorchSession(ABC):
     """One tower; what torch raises comes out as an error of our own."""
 
     name = "the model"
@@ -51,8 +52,9 @@ class _TorchSession:
             "Choose nf4, fewer pixels an image, or the device cpu."
         )
 
+    @abstractmethod
     def _run(self, feeds: Mapping[str, Array]) -> Arrays:
-        raise NotImplementedError
+        """The tower's outputs; whatever torch raises may come out."""
 
     def _tensor(self, values: Array, dtype: torch.dtype) -> torch.Tensor:
         owned = np.require(values, requirements=["C", "W"])  # torch takes no read-only memory
