@@ -131,12 +131,12 @@ def is_at_hand(model: str) -> bool:
 
 def _shapes(model: str) -> ModelConfig | None:
     """A model's shapes, if they can be had without a download."""
-    from qvl_local.runtime.model.bundle import MANIFEST
+    from qvl_local.runtime.model.bundle import holds_bundle
     from qvl_local.runtime.model.storage import folder_named
 
     folder = folder_named(model)
     try:
-        if (folder / MANIFEST).is_file():
+        if holds_bundle(folder):
             return load_config(folder)
         checkpoints = _held(model)
         if checkpoints:
@@ -148,7 +148,7 @@ def _shapes(model: str) -> ModelConfig | None:
 
 def _held(model: str) -> dict[Role, Checkpoint] | None:
     """Checkpoints on this machine; empty where they would be downloaded, None for what is no checkpoint."""
-    from qvl_local.runtime.model.bundle import MANIFEST
+    from qvl_local.runtime.model.bundle import holds_bundle
     from qvl_local.runtime.model.hub import Hub
     from qvl_local.runtime.model.resolve import find_checkpoints, reference_of
     from qvl_local.runtime.model.storage import folder_named
@@ -156,7 +156,7 @@ def _held(model: str) -> dict[Role, Checkpoint] | None:
     folder = folder_named(model)
     reference = None if folder.exists() else reference_of(model)
     if reference is None:
-        return None if (folder / MANIFEST).is_file() else find_checkpoints(model)
+        return None if holds_bundle(folder) else find_checkpoints(model)
     if Hub.of_this_machine().held(reference) is None:
         return {}
     return find_checkpoints(model, offline=True)

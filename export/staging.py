@@ -1,9 +1,9 @@
 """A folder that appears whole or not at all.
 
 Work happens in a hidden sibling, `.NAME.tmp-xxxxxxxx`, while a lock on `.NAME.lock` keeps other processes
-away. At the end every file is synced and the sibling renamed. An exception, SIGINT or SIGTERM removes the
-sibling; what a killed process left is removed by the next export into the same parent, which finds its lock
-free.
+away. At the end every file is synced and the sibling put into place. An exception, SIGINT or SIGTERM removes
+the sibling; what a killed process left is removed by the next export into the same parent, which finds its
+lock free. How one folder replaces another is `runtime.model.replacement`'s business.
 """
 
 from __future__ import annotations
@@ -11,10 +11,8 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import shutil
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,8 +21,17 @@ from pathlib import Path
 from types import FrameType
 
 from qvl_local.runtime.errors import BundleError, InputError
-from qvl_local.runtime.file_lock import try_lock
+from qvl_local.runtime.file_lock import LockFile
 from qvl_local.runtime.model.bundle import MANIFEST
+from qvl_local.runtime.model.replacement import (
+    lock_of,
+    recover,
+    replace,
+    settle,
+    sync_folder,
+    unsettled,
+    working_name,
+)
 
 _POLL_SECONDS = 0.1
 _REBUILDABLE = {"engines"}
@@ -33,9 +40,13 @@ _REBUILDABLE = {"engines"}
 def check_target(output: Path) -> None:
     """Refuse to write over anything but an empty folder or a bundle with nothing added to it.
 
+    A bundle whose replacement was cut short comes back first.
+
     Raises:
         InputError: something else is there.
+        BundleError: what was there cannot come back.
     """
+    recover(output)
     if not output.exists() or (output.is_dir() and not any(output.iterdir())):
         return
     try:
@@ -55,21 +66,22 @@ def locked(output: Path, *, waiting: Callable[[], None] | None = None) -> Iterat
     """Hold the right to write `output`; `waiting` is called once if another process holds it first."""
     with storage_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
-    path = _lock_path(output.parent, output.name)
     told = False
     while True:
         with storage_errors(output):
-            descriptor = _try_acquire(path)
-        if descriptor is not None:
+            lock = LockFile.take(lock_of(output))
+        if lock is not None:
             break
         if waiting is not None and not told:
             waiting()
             told = True
         time.sleep(_POLL_SECONDS)
     try:
+        with storage_errors(output):
+            settle(output)
         yield
     finally:
-        _release(path, descriptor)
+        lock.release(remove=True)
 
 
 @contextmanager
@@ -81,7 +93,7 @@ def staged(output: Path) -> Iterator[Path]:
         BundleError: the disk is full, read-only, or fails.
     """
     _remove_leftovers(output)
-    stage = output.with_name(f".{output.name}.tmp-{secrets.token_hex(4)}")
+    stage = working_name(output)
     with _terminable():
         try:
             with storage_errors(output):
@@ -89,32 +101,33 @@ def staged(output: Path) -> Iterator[Path]:
                 yield stage
                 _sync(stage)
                 check_target(output)
-                _publish(stage, output)
+                replace(stage, output)
         finally:
             shutil.rmtree(stage, ignore_errors=True)
 
 
-def _publish(stage: Path, output: Path) -> None:
-    old = output.with_name(f".{output.name}.tmp-{secrets.token_hex(4)}")
-    if output.exists():
-        output.rename(old)
-    stage.rename(output)
-    _sync_folder(output.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def _remove_leftovers(output: Path) -> None:
     """Remove what dead exports left beside `output`: whoever is alive holds the lock of its name."""
-    for leftover in output.parent.glob(".*.tmp-????????"):
-        owner = leftover.name[1:].rpartition(".tmp-")[0]
+    leftovers = list(output.parent.glob(".*.tmp-????????"))
+    owners = {leftover.name[1:].rpartition(".tmp-")[0] for leftover in leftovers}
+    for owner in owners | unsettled(output.parent):
+        theirs = [one for one in leftovers if one.name[1:].rpartition(".tmp-")[0] == owner]
         if owner == output.name:
-            shutil.rmtree(leftover, ignore_errors=True)
+            _clear(theirs)
             continue
-        path = _lock_path(output.parent, owner)
-        descriptor = _try_acquire(path)
-        if descriptor is not None:
-            shutil.rmtree(leftover, ignore_errors=True)
-            _release(path, descriptor)
+        lock = LockFile.take(lock_of(output.with_name(owner)))
+        if lock is not None:
+            try:
+                with suppress(OSError):  # not ours: whoever opens it hears of it
+                    settle(output.with_name(owner))
+                _clear(theirs)
+            finally:
+                lock.release(remove=True)
+
+
+def _clear(leftovers: list[Path]) -> None:
+    for leftover in leftovers:
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:
@@ -124,18 +137,8 @@ def _sync(folder: Path) -> None:
             with path.open("r+b") as stream:
                 os.fsync(stream.fileno())
         else:
-            _sync_folder(path)
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if sys.platform == "win32":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync_folder(path)
+    sync_folder(folder)
 
 
 @contextmanager
@@ -174,30 +177,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-def _lock_path(parent: Path, name: str) -> Path:
-    return parent / f".{name}.lock"
-
-
-def _try_acquire(path: Path) -> int | None:
-    """A descriptor that holds the lock, or None while another process does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    if try_lock(descriptor) and _is_still(path, descriptor):
-        return descriptor
-    os.close(descriptor)
-    return None
-
-
-def _is_still(path: Path, descriptor: int) -> bool:
-    """Whether the locked file is the one of that name: its last owner may have deleted it meanwhile."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
-def _release(path: Path, descriptor: int) -> None:
-    with suppress(OSError):  # Windows keeps a file that another process has open
-        path.unlink()
-    os.close(descriptor)

@@ -29,7 +29,8 @@ def export(
             "--precision",
             metavar="fp32|fp16|int8|int8-safe|int8-weight|int4|nf4|int8-dynamic",
             envvar="QVL_PRECISION",
-            help="Of the weights. [default: fp32]",
+            help="Of the weights. int8-safe for programs that hold the reranker's scores against a fixed "
+            "threshold. [default: fp32]",
         ),
     ] = None,
     recipe_file: Annotated[
@@ -165,7 +166,9 @@ def export(
 
 def _is_bundle(models: Sequence[str], folder: Path) -> bool:
     """Is the one model that is named the very bundle that is to be made?"""
-    return len(models) == 1 and paths.absolute(models[0]) == folder and (folder / "qvl.json").is_file()
+    from qvl_local.runtime.model.bundle import holds_bundle
+
+    return len(models) == 1 and paths.absolute(models[0]) == folder and holds_bundle(folder)
 
 
 def _data_folder(name: str, report: bool | None) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, Protocol, get_args
 
 from ..errors import InputError, ModelError, ModelNotFoundError
-from .bundle import MANIFEST, Role
+from .bundle import Role, holds_bundle
 from .ort_engine import OrtEngine
 from .ort_session import SessionOptions
 from .resolve import Checkpoint, Progress, find_checkpoints, resolve
@@ -59,7 +59,7 @@ def open_engine(
                 f"Make another bundle: qvl-local export {model} --flavour portable --precision fp16 -o DIR"
             )
         return OrtEngine(bundle, role, options)
-    is_bundle = (folder_named(model) / MANIFEST).is_file()
+    is_bundle = holds_bundle(folder_named(model))
     if backend == "tensorrt":
         if not is_bundle:
             raise InputError(

@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from ..errors import BundleError
+from .replacement import recover
 
 FORMAT = 1
 MANIFEST = "qvl.json"
@@ -188,6 +189,18 @@ class Bundle:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def holds_bundle(folder: Path) -> bool:
+    """Whether a folder holds a bundle. One whose replacement was cut short is brought back for that.
+
+    Raises:
+        BundleError: it cannot be brought back.
+    """
+    if (folder / MANIFEST).is_file():
+        return True
+    recover(folder)
+    return (folder / MANIFEST).is_file()
+
+
 def open_bundle(folder: Path) -> Bundle:
     """Read and check the manifest of a bundle folder. Hashes are not recomputed; see `verify_files`.
 
@@ -195,12 +208,12 @@ def open_bundle(folder: Path) -> Bundle:
         BundleError: no manifest, a manifest of a newer format, or a file that it names is missing.
     """
     path = folder / MANIFEST
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not holds_bundle(folder):
         raise BundleError(
             f"{folder}: no {MANIFEST}, so it is not a bundle. Make one: qvl-local export MODEL -o DIR"
-        ) from None
+        )
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise BundleError(f"{path}: cannot be read ({error}). Export the bundle again.") from error
     manifest = _parse_manifest(raw, path)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -20,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from ..errors import BundleError, CheckpointError, InputError, ModelError, ModelNotFoundError, ParityError
-from .bundle import MANIFEST, Bundle, Role, open_bundle
+from .bundle import MANIFEST, Bundle, Role, holds_bundle, open_bundle
 from .config import load_config
+from .replacement import working_name
 from .snapshot import Snapshot, checkpoint_files, snapshot_at, snapshot_of
 from .storage import CACHE_VARIABLE, cache_folder, folder_named, remembered_sha256, write_atomically
 
@@ -92,7 +92,7 @@ def resolve(
         BundleError: the bundle cannot be used.
     """
     folder = folder_named(model)
-    if (folder / MANIFEST).is_file():
+    if holds_bundle(folder):
         bundle = open_bundle(folder)
         if precision is not None:
             _check_precision(bundle, precision)
@@ -412,7 +412,7 @@ def _set_aside(folder: Path) -> None:
     """Remove a damaged bundle from the cache."""
     import shutil
 
-    doomed = folder.with_name(f".{folder.name}.{os.getpid()}")
+    doomed = working_name(folder)
     try:
         folder.rename(doomed)
     except OSError as error:

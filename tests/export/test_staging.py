@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import Recipe
 from qvl_local.export.staging import check_target, locked, staged
 from qvl_local.runtime.errors import BundleError, InputError
-from qvl_local.runtime.model.bundle import MANIFEST, Role, open_bundle
+from qvl_local.runtime.model.bundle import MANIFEST, Role, holds_bundle, open_bundle
 from qvl_local.runtime.model.resolve import Checkpoint as Source
 
 EXPORT = """
@@ -45,6 +46,31 @@ def progress(stage, done):
 checkpoint, output = map(Path, sys.argv[1:])
 export_into_cache({"embedder": checkpoint}, output, names={"embedder": "e"}, precision="fp32",
                   progress=progress)
+"""
+
+
+# Replaces the bundle at argv[1] by number two; killed before the step of the file system number argv[2].
+KILLED_REPLACEMENT = """
+import os, shutil, signal, sys
+from pathlib import Path
+from qvl_local.export.staging import locked, staged
+
+output, steps = Path(sys.argv[1]), int(sys.argv[2])
+
+def counted(real):
+    def step(*args, **options):
+        global steps
+        steps -= 1
+        if steps == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **options)
+    return step
+
+with locked(output), staged(output) as stage:
+    (stage / "qvl.json").write_text('{"files": {"weights": {}}, "number": 2}')
+    (stage / "weights").write_text("of number 2")
+    for name in ("rename", "unlink", "rmdir"):
+        setattr(os, name, counted(getattr(os, name)))
 """
 
 
@@ -166,6 +192,114 @@ def test_the_next_export_clears_what_a_killed_one_left(
     finally:
         alive.kill()
         finish(alive)
+
+
+# ---- one bundle in the place of another ----
+
+
+def write_numbered(folder: Path, number: int) -> None:
+    (folder / MANIFEST).write_text(f'{{"files": {{"weights": {{}}}}, "number": {number}}}')
+    (folder / "weights").write_text(f"of number {number}")
+
+
+def number_of(folder: Path) -> int:
+    number = int(json.loads((folder / MANIFEST).read_text())["number"])
+    assert (folder / "weights").read_text() == f"of number {number}"
+    return number
+
+
+def test_a_kill_at_any_step_of_replacing_a_bundle_leaves_one_that_opens(tmp_path: Path) -> None:
+    found = []
+    for step in range(1, 50):
+        output = tmp_path / str(step) / "bundle"
+        output.mkdir(parents=True)
+        write_numbered(output, 1)
+        command = [sys.executable, "-c", KILLED_REPLACEMENT, str(output), str(step)]
+        status = subprocess.run(command, check=False).returncode
+        was_missing = not output.exists()
+        assert holds_bundle(output)
+        found.append((number_of(output), was_missing))
+        assert not [name for name in entries(output.parent) if ".qvl-" in name and was_missing]
+        # Whatever is left goes with the next export into the same folder.
+        with locked(output.parent / "other"), staged(output.parent / "other"):
+            pass
+        # Of one that was killed as it let go of its lock, the empty file stays.
+        assert [name for name in entries(output.parent) if name != ".bundle.lock"] == ["bundle", "other"]
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL
+    numbers = [number for number, _ in found]
+    assert numbers == sorted(numbers)  # the old one up to some step, then the new one
+    assert numbers[0] == 1
+    assert numbers[-1] == 2
+    assert (2, True) in found  # the moment in which there was none of that name
+    assert numbers.count(2) > 2
+
+
+def test_what_cannot_be_put_into_place_leaves_the_old_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "bundle"
+    output.mkdir()
+    write_numbered(output, 1)
+    real = os.rename
+
+    def rename(source: Any, target: Any) -> None:
+        if Path(target) == output and ".qvl-new" in str(source):
+            raise PermissionError(errno.EACCES, "somebody has a file of it open")
+        real(source, target)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(BundleError, match="cannot be written"), locked(output), staged(output) as stage:
+        write_numbered(stage, 2)
+    assert number_of(output) == 1
+    assert entries(tmp_path) == ["bundle"]
+
+
+def test_who_opens_a_bundle_while_it_is_replaced_gets_one_of_the_two(tmp_path: Path) -> None:
+    output = tmp_path / "bundle"
+    output.mkdir()
+    write_numbered(output, 1)
+    over = threading.Event()
+    failed: list[BaseException] = []
+
+    def read() -> None:
+        while not over.is_set():
+            try:
+                assert holds_bundle(output)
+            except BaseException as error:
+                failed.append(error)
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(2, 30):
+        with locked(output), staged(output) as stage:
+            write_numbered(stage, number)
+        time.sleep(0.02)  # two replacements within one look are beyond what is promised
+    over.set()
+    reader.join()
+    assert failed == []
+    assert number_of(output) == 29
+
+
+def test_a_bundle_that_cannot_be_brought_back_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = tmp_path / ".bundle.qvl-old"
+    left.mkdir()
+    write_numbered(left, 1)
+
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(BundleError, match=rf"{left}"):
+        open_bundle(tmp_path / "bundle")
+    monkeypatch.undo()
+    assert not holds_bundle(tmp_path / "another")
+    assert holds_bundle(tmp_path / "bundle")
+    assert entries(tmp_path) == ["bundle"]
 
 
 # ---- two at once ----
