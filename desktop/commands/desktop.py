@@ -15,6 +15,7 @@ from ..text import home_relative
 from .serve import PAGE, checked_roots, logging_to_stderr, serve, tell_of_renewal, write_line
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from qvl_local.runtime.server.presence import Presence
@@ -57,6 +58,7 @@ def desktop(
         note(f"{why} The page opens in the browser instead.")
         running = find_server(checked.library)
         if running is not None:
+            _add(running, roots)
             _open_in_browser(running, checked.library, as_json=as_json)
             return
         serve(
@@ -78,12 +80,16 @@ def desktop(
     instance = Instance.claim(user_data_folder(), checked.library)
     if instance is None:
         note("The window is open already. It has come to the front.")
+        running = find_server(checked.library)
+        if running is not None:
+            _add(running, roots)
         return
     with instance, ExitStack() as stack:
         running = find_server(checked.library)
         if running is not None:
             note(f"A server is running already: {running.url}")
             url, token = running.url, _token_of(running)
+            _add(running, roots)
         else:
             from qvl_local.runtime.server.settings import ServerSettings
 
@@ -99,8 +105,6 @@ def desktop(
             serving = own_server(settings, roots, check=tell_of_renewal)
             url, token = stack.enter_context(serving), None
         indexing = Indexing(url, token)
-        if running is not None:
-            indexing.add(roots)
         if as_json:
             write_line(url, checked.library, needs_token=running is not None and running.needs_token)
         show_window(
@@ -123,6 +127,14 @@ def _open_in_browser(running: Presence, library: Path, *, as_json: bool) -> None
         import webbrowser
 
         webbrowser.open(running.url)
+
+
+def _add(running: Presence, roots: Sequence[str]) -> None:
+    """Hand folders to a server that runs already, and say which it refused, and why."""
+    from ..window.server import Indexing
+
+    for refusal in Indexing(running.url, _token_of(running)).add(roots):
+        note(refusal)
 
 
 def _token_of(running: Presence) -> str | None:

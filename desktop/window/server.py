@@ -6,7 +6,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,19 +27,32 @@ class Indexing:
 
     def is_paused(self) -> bool:
         """Whether it is paused; a server that does not answer pauses nothing."""
-        status = self._call("api/status")
-        return status is not None and status["indexing"]["state"] == "paused"
+        # The page shows a server in trouble better than an icon can.
+        with suppress(OSError, ValueError):
+            return bool(self._call("api/status")["indexing"]["state"] == "paused")
+        return False
 
     def set_paused(self, paused: bool) -> None:
         """Pause it, or let it go on."""
-        self._call("api/index", {"action": "pause" if paused else "resume"})
+        with suppress(OSError, ValueError):
+            self._call("api/index", {"action": "pause" if paused else "resume"})
 
-    def add(self, folders: Sequence[str]) -> None:
-        """Let it index and watch further folders."""
+    def add(self, folders: Sequence[str]) -> tuple[str, ...]:
+        """Let it index and watch further folders. Returns why it does not, a sentence for each it refused."""
+        refusals = []
         for folder in folders:
-            self._call("api/folders", {"path": folder})
+            try:
+                self._call("api/folders", {"path": folder})
+            except urllib.error.HTTPError as error:
+                refusals.append(f"{folder} was not added: {_reason(error)}")
+            except (OSError, ValueError):
+                refusals.append(
+                    f"{folder} was not added: the server at {self.url} does not answer. "
+                    "Add it on the page once it does."
+                )
+        return tuple(refusals)
 
-    def _call(self, route: str, body: dict[str, str] | None = None) -> dict[str, Any] | None:
+    def _call(self, route: str, body: dict[str, str] | None = None) -> dict[str, Any]:
         request = urllib.request.Request(
             self.url + route,
             data=None if body is None else json.dumps(body).encode(),
@@ -47,12 +60,16 @@ class Indexing:
         )
         if self.token is not None:
             request.add_header("Authorization", f"Bearer {self.token}")
-        try:
-            with _NO_PROXY.open(request, timeout=_ANSWER_S) as response:
-                answer: dict[str, Any] = json.load(response)
-                return answer
-        except (OSError, ValueError):  # the page shows a server in trouble better than an icon can
-            return None
+        with _NO_PROXY.open(request, timeout=_ANSWER_S) as response:
+            answer: dict[str, Any] = json.load(response)
+            return answer
+
+
+def _reason(error: urllib.error.HTTPError) -> str:
+    """What the server said, or at least its status."""
+    with suppress(OSError, ValueError, KeyError, TypeError), error:
+        return str(json.load(error)["error"]["message"])
+    return f"the server answered {error.code}."
 
 
 @contextmanager
