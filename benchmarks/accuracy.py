@@ -24,7 +24,7 @@ from qvl_local.quant.accuracy.report import report_object
 from qvl_local.quant.accuracy.world import FULL, world_datasets
 from qvl_local.runtime.errors import MissingExtraError
 from qvl_local.runtime.model.bundle import Bundle, open_bundle
-from qvl_local.runtime.model.resolve import find_checkpoints
+from qvl_local.runtime.model.checkpoints import find_checkpoints
 
 from benchmarks.runner import RESULTS, record
 

@@ -31,8 +31,8 @@ from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import Recipe
 from qvl_local.runtime import Embedder, Reranker
 from qvl_local.runtime.model.bundle import Manifest
+from qvl_local.runtime.model.checkpoints import find_checkpoints
 from qvl_local.runtime.model.ort_session import OrtSession, SessionOptions
-from qvl_local.runtime.model.resolve import find_checkpoints
 from qvl_local.runtime.model.session import Array
 from qvl_local.runtime.world.galleries import held_out_galleries
 from qvl_local.runtime.world.queries import Style

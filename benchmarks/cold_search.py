@@ -135,7 +135,8 @@ def prepare(work: Path, library: Path, items: int) -> dict[str, Any]:
     from qvl_local.runtime.library.previews import Previews
     from qvl_local.runtime.library.running import DEFAULT_MODEL
     from qvl_local.runtime.library.store import Store
-    from qvl_local.runtime.model.resolve import find_checkpoints, resolve
+    from qvl_local.runtime.model.checkpoints import find_checkpoints
+    from qvl_local.runtime.model.resolve import resolve
     from qvl_local.runtime.world.demo import make_sample_library
 
     pictures = work / "pictures"

@@ -16,7 +16,7 @@ from typing import Any
 
 from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import LayerRule, Recipe
-from qvl_local.runtime.model.resolve import Checkpoint
+from qvl_local.runtime.model.checkpoints import Checkpoint
 
 from .runner import ROOT, in_one_thread, record
 

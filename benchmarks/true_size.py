@@ -29,7 +29,7 @@ from qvl_local.export.recipe import Recipe
 from qvl_local.quant.accuracy.worker import peak_memory
 from qvl_local.runtime import Embedder, Reranker
 from qvl_local.runtime.model.bundle import Role, open_bundle
-from qvl_local.runtime.model.resolve import Checkpoint
+from qvl_local.runtime.model.checkpoints import Checkpoint
 
 from benchmarks.runner import RESULTS, record
 from benchmarks.true_shapes import ROLES, SHAPES, write_pair

@@ -25,7 +25,7 @@ from qvl_local.quant.accuracy.bench import Plan, measure_accuracy
 from qvl_local.quant.accuracy.report import BundleReport, figure_object
 from qvl_local.quant.accuracy.world import WorldSize, world_datasets
 from qvl_local.runtime.model.bundle import open_bundle
-from qvl_local.runtime.model.resolve import find_checkpoints
+from qvl_local.runtime.model.checkpoints import find_checkpoints
 
 from benchmarks.runner import RESULTS, in_one_thread, record
 

@@ -156,7 +156,7 @@ def _library_problems(folder: Path) -> Iterator[str]:
 
 def _models() -> Iterator[ModelAtHand]:
     from qvl_local.runtime.model.hub import Hub, Reference
-    from qvl_local.runtime.model.resolve import NAMES, TINY
+    from qvl_local.runtime.model.checkpoints import NAMES, TINY
 
     yield ModelAtHand(TINY, "included")
     hub = Hub.of_this_machine()

@@ -27,7 +27,7 @@ from .text import count, size
 
 if TYPE_CHECKING:
     from qvl_local.runtime.model.bundle import Role
-    from qvl_local.runtime.model.resolve import Checkpoint
+    from qvl_local.runtime.model.checkpoints import Checkpoint
 
 LAYOUT_WORDS = {"separate": "two decoders", "shared": "one decoder, adapters"}
 PLACE_WORDS = {"cpu": "CPU", "cuda": "GPU"}
@@ -149,8 +149,8 @@ def _shapes(model: str) -> ModelConfig | None:
 def _held(model: str) -> dict[Role, Checkpoint] | None:
     """Checkpoints on this machine; empty where they would be downloaded, None for what is no checkpoint."""
     from qvl_local.runtime.model.bundle import holds_bundle
+    from qvl_local.runtime.model.checkpoints import find_checkpoints, reference_of
     from qvl_local.runtime.model.hub import Hub
-    from qvl_local.runtime.model.resolve import find_checkpoints, reference_of
     from qvl_local.runtime.model.storage import folder_named
 
     folder = folder_named(model)

@@ -37,14 +37,16 @@ def progress_view() -> View:
 
 
 def first_model_step() -> Callable[[str, float], None]:
-    """For commands that show no progress: one line when a model has to be made ready, and no more."""
+    """For commands that show no progress: one line when a model has to be made ready, and news of that."""
     is_told = False
 
-    def tell(_step: str, _fraction: float) -> None:
+    def tell(step: str, _fraction: float) -> None:
         nonlocal is_told
-        if not is_told:
+        if _is_news(step):
+            note(step)
+        elif not is_told:
             note(MAKING_READY)
-        is_told = True
+            is_told = True
 
     return tell
 
@@ -102,7 +104,10 @@ class View:
         self.show(step.label, round(100 * step.fraction), 100, left_s=step.left_s)
 
     def model(self, step: str, fraction: float) -> None:
-        """Progress of getting a model ready: a step's name and its part done, in [0, 1]."""
+        """Progress of getting a model ready: a step's name and its part done, in [0, 1]; or news."""
+        if _is_news(step):
+            note(step)
+            return
         now = time.monotonic()
         if step != self._step[0]:
             self._step = (step, now, fraction)
@@ -171,7 +176,12 @@ class LineView(View):
 
     def model(self, step: str, fraction: float) -> None:
         """See `View.model`; the first step is told at once."""
-        if not self._has_model_step:
+        if not self._has_model_step and not _is_news(step):
             note(MAKING_READY)
-        self._has_model_step = True
+            self._has_model_step = True
         super().model(step, fraction)
+
+
+def _is_news(step: str) -> bool:
+    """Whether what is told is a sentence to be read, and no step: see `qvl_local.runtime.model.progress`."""
+    return step.endswith(".")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from qvl_local.runtime.model.bundle import Role
-from qvl_local.runtime.model.resolve import Checkpoint
+from qvl_local.runtime.model.checkpoints import Checkpoint
 
 from .pipeline import export_bundle
 from .recipe import Recipe

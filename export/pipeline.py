@@ -25,10 +25,10 @@ from qvl_local.runtime.model.bundle import (
     open_bundle,
     record_files,
 )
+from qvl_local.runtime.model.checkpoints import Checkpoint as CheckpointFolder
+from qvl_local.runtime.model.checkpoints import role_of, snapshot_revision
 from qvl_local.runtime.model.fusion_weight import read_fusion
 from qvl_local.runtime.model.ort_session import SessionOptions
-from qvl_local.runtime.model.resolve import Checkpoint as CheckpointFolder
-from qvl_local.runtime.model.resolve import role_of, snapshot_revision
 
 from .bundle_writer import (
     PartLayout,

@@ -14,7 +14,7 @@ from .. import jsonout, options, paths
 
 if TYPE_CHECKING:
     from qvl_local.runtime.model.bundle import Role
-    from qvl_local.runtime.model.resolve import Checkpoint
+    from qvl_local.runtime.model.checkpoints import Checkpoint
 
 
 def export(
@@ -183,7 +183,7 @@ def _data_folder(name: str, report: bool | None) -> Path:
 
 def sources_of(models: Sequence[str], progress: Callable[[str, float], None]) -> dict[Role, Checkpoint]:
     """The checkpoints by role: the pair that one name stands for, or two named one by one, in any order."""
-    from qvl_local.runtime.model.resolve import find_checkpoints
+    from qvl_local.runtime.model.checkpoints import find_checkpoints
 
     if len(models) == 1:
         return find_checkpoints(models[0], progress=progress)

@@ -61,7 +61,7 @@ def verify(
 
 def command_to_export(bundle: Bundle) -> str:
     """What makes the same bundle anew, from the checkpoints that it names."""
-    from qvl_local.runtime.model.resolve import TINY
+    from qvl_local.runtime.model.checkpoints import TINY
 
     parts = bundle.manifest.parts
     names = [parts[role].source.name for role in sorted(parts)]

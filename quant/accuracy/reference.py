@@ -7,7 +7,8 @@ from pathlib import Path
 
 from qvl_local.runtime.errors import InputError, ModelError, ModelNotFoundError
 from qvl_local.runtime.model.bundle import Bundle, Part, Role
-from qvl_local.runtime.model.resolve import TINY, Checkpoint, export_once, find_checkpoints
+from qvl_local.runtime.model.bundle_cache import export_once
+from qvl_local.runtime.model.checkpoints import TINY, Checkpoint, find_checkpoints
 from qvl_local.runtime.model.storage import folder_named
 
 PRECISION = "fp32"

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from qvl_local.runtime.errors import InputError, MissingExtraError, ModelError, ModelMemoryError
 from qvl_local.runtime.machine import installed_version
 from qvl_local.runtime.model.bundle import Bundle, FileRecord, Manifest, Part, Role, Source, Table
+from qvl_local.runtime.model.checkpoints import Checkpoint
 from qvl_local.runtime.model.config import load_config
 from qvl_local.runtime.model.fusion_weight import read_fusion
 from qvl_local.runtime.model.ort_session import SessionOptions
-from qvl_local.runtime.model.resolve import Checkpoint
 from qvl_local.runtime.model.storage import remembered_sha256
 
 if TYPE_CHECKING:

@@ -11,9 +11,11 @@ from typing import Literal, Protocol, get_args
 
 from ..errors import InputError, ModelError, ModelNotFoundError
 from .bundle import Role, holds_bundle
+from .checkpoints import Checkpoint, find_checkpoints
 from .ort_engine import OrtEngine
 from .ort_session import SessionOptions
-from .resolve import Checkpoint, Progress, find_checkpoints, resolve
+from .progress import Progress
+from .resolve import resolve
 from .session import Engine
 from .storage import folder_named
 

@@ -9,15 +9,15 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
+
+from .progress import Progress
 
 if TYPE_CHECKING:
     from .hub import HubFile
     from .snapshot import Snapshot
-
-Progress = Callable[[str, float], None]
 
 _EVERY_S = 0.5
 # Before that a speed is a guess.

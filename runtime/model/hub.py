@@ -27,7 +27,8 @@ from typing import Any
 from ..errors import ModelError, ModelNotFoundError
 from ..machine import installed_version
 from .bundle import Role
-from .download_meter import DownloadMeter, Progress, size_text
+from .download_meter import DownloadMeter, size_text
+from .progress import Progress, no_progress
 from .snapshot import (
     INDEX,
     WEIGHTS,
@@ -136,7 +137,7 @@ class Hub:
             ModelNotFoundError: no such repository or revision.
             ModelError: it cannot be downloaded, there is no room for it, or its content is damaged.
         """
-        report = progress or _ignore
+        report = progress or no_progress
         found: dict[Role, Snapshot] = {}
         listings: dict[Role, Listing] = {}
         for role, reference in sorted(wanted.items(), key=lambda item: item[0] != needed):
@@ -466,7 +467,3 @@ def _quiet_bars() -> Iterator[None]:
     finally:
         for name in names:
             enable_progress_bars(name)
-
-
-def _ignore(_step: str, _fraction: float) -> None:
-    return None

@@ -11,8 +11,6 @@ somebody is at work.
 from __future__ import annotations
 
 import os
-import secrets
-import shutil
 import sys
 import time
 from contextlib import suppress
@@ -34,7 +32,7 @@ def lock_of(folder: Path) -> Path:
 
 def working_name(folder: Path) -> Path:
     """A new name beside a folder for what may be thrown away if its process dies."""
-    return folder.with_name(f".{folder.name}.tmp-{secrets.token_hex(4)}")
+    return folder.with_name(f".{folder.name}.tmp-{os.urandom(4).hex()}")
 
 
 def replace(new: Path, folder: Path) -> None:
@@ -141,7 +139,9 @@ def _leaving(folder: Path) -> Path:
 def _throw_away(folder: Path) -> None:
     """Remove a folder that is not needed any more; half of one must never be taken for the whole."""
     if folder.exists():
-        doomed = folder.with_name(f"{folder.name.rpartition('.')[0]}.tmp-{secrets.token_hex(4)}")
+        import shutil
+
+        doomed = folder.with_name(f"{folder.name.rpartition('.')[0]}.tmp-{os.urandom(4).hex()}")
         with suppress(OSError):  # it is in nobody's way
             folder.rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)

@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 
 from ..errors import ModelNotFoundError, PartError
 from ..model.bundle import MANIFEST, Role, open_bundle
-from ..model.resolve import NAMES, TINY, find_checkpoints, reference_of, role_of, sibling_names
+from ..model.checkpoints import NAMES, TINY, find_checkpoints, reference_of, role_of, sibling_names
 
 _TINY: dict[Role, str] = {"embedder": "tiny/embedding", "reranker": "tiny/reranker"}
 _ROUTES: dict[Role, str] = {"embedder": "/v1/embeddings", "reranker": "/v1/rerank"}

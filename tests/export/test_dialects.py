@@ -22,7 +22,7 @@ from qvl_local.export.tensorrt_operators import SUPPORTED, check_operators
 from qvl_local.export.vision import build_vision
 from qvl_local.runtime.errors import InputError, ModelError
 from qvl_local.runtime.model.bundle import open_bundle
-from qvl_local.runtime.model.resolve import Checkpoint as Source
+from qvl_local.runtime.model.checkpoints import Checkpoint as Source
 
 # As odd as the real models' shapes: vision heads of 72, three queries a key, a head of its own, and deepstack
 # features up to the last decoder layer, which broadcast when there is only text.

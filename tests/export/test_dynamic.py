@@ -11,7 +11,7 @@ from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import LayerRule, Recipe
 from qvl_local.runtime import Embedder
 from qvl_local.runtime.errors import InputError, MissingExtraError
-from qvl_local.runtime.model.resolve import Checkpoint as Source
+from qvl_local.runtime.model.checkpoints import Checkpoint as Source
 
 
 def test_without_optimum_the_extra_is_named(

@@ -15,10 +15,10 @@ from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import Recipe
 from qvl_local.runtime.errors import InputError
 from qvl_local.runtime.model.bundle import Bundle, Manifest, Role, open_bundle
+from qvl_local.runtime.model.checkpoints import Checkpoint as Source
 from qvl_local.runtime.model.onnx_graph import read_graph
 from qvl_local.runtime.model.ort_engine import OrtEngine
 from qvl_local.runtime.model.ort_session import SessionOptions
-from qvl_local.runtime.model.resolve import Checkpoint as Source
 from qvl_local.runtime.model.session import Array
 from qvl_local.runtime.model.verify import verify_bundle
 from safetensors.numpy import load_file, save_file

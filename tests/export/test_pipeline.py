@@ -19,7 +19,7 @@ from qvl_local.export.pipeline import export_bundle, name_sources
 from qvl_local.export.recipe import PRECISIONS, LayerRule, Recipe
 from qvl_local.runtime.errors import BundleError, CheckpointError, InputError, ParityError
 from qvl_local.runtime.model.bundle import Bundle, Role, open_bundle, verify_files
-from qvl_local.runtime.model.resolve import Checkpoint as Source
+from qvl_local.runtime.model.checkpoints import Checkpoint as Source
 from safetensors.numpy import load_file, save_file
 
 

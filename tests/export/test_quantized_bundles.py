@@ -16,9 +16,9 @@ from qvl_local.export.onnx_file import write_model
 from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import PRECISIONS, Recipe
 from qvl_local.runtime.model.bundle import Bundle, open_bundle
+from qvl_local.runtime.model.checkpoints import Checkpoint as Source
 from qvl_local.runtime.model.ort_session import OrtSession, SessionOptions
 from qvl_local.runtime.model.positions import token_positions, token_rotary
-from qvl_local.runtime.model.resolve import Checkpoint as Source
 from qvl_local.runtime.model.verify import verify_bundle
 
 

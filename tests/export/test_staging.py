@@ -21,7 +21,7 @@ from qvl_local.export.recipe import Recipe
 from qvl_local.export.staging import check_target, locked, staged
 from qvl_local.runtime.errors import BundleError, InputError
 from qvl_local.runtime.model.bundle import MANIFEST, Role, holds_bundle, open_bundle
-from qvl_local.runtime.model.resolve import Checkpoint as Source
+from qvl_local.runtime.model.checkpoints import Checkpoint as Source
 
 EXPORT = """
 import sys

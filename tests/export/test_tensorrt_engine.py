@@ -26,12 +26,12 @@ from qvl_local.runtime.errors import (
 )
 from qvl_local.runtime.model import tensorrt_place
 from qvl_local.runtime.model.bundle import Bundle, open_bundle
+from qvl_local.runtime.model.checkpoints import Checkpoint as Source
 from qvl_local.runtime.model.config import load_config
 from qvl_local.runtime.model.encoder import PATCHES_A_RUN, TOKENS_A_RUN
 from qvl_local.runtime.model.ort_session import OrtSession, SessionOptions
 from qvl_local.runtime.model.pixels import load_budget
 from qvl_local.runtime.model.positions import patch_positions
-from qvl_local.runtime.model.resolve import Checkpoint as Source
 from qvl_local.runtime.model.tensorrt_place import EngineMachine, EnginePlace
 from qvl_local.runtime.model.tensorrt_profiles import RunLimits, decoder_profiles, vision_profiles
 from qvl_local.runtime.model.tensorrt_session import TensorrtSession

@@ -29,7 +29,7 @@ from qvl_local.runtime.errors import (
 from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.workers import WorkerSettings
 from qvl_local.runtime.model.ort_session import SessionOptions
-from qvl_local.runtime.model.resolve import Checkpoint
+from qvl_local.runtime.model.checkpoints import Checkpoint
 
 OPTIONS = SessionOptions(threads=1)
 

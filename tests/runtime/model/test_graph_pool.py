@@ -13,12 +13,12 @@ from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import Recipe
 from qvl_local.runtime.errors import BundleError
 from qvl_local.runtime.model.bundle import open_bundle
+from qvl_local.runtime.model.checkpoints import find_checkpoints
 from qvl_local.runtime.model.embedder import Embedder
 from qvl_local.runtime.model.graph_pool import Lease
 from qvl_local.runtime.model.ort_engine import OrtEngine, SwitchedSession
 from qvl_local.runtime.model.ort_session import SessionOptions
 from qvl_local.runtime.model.reranker import Reranker
-from qvl_local.runtime.model.resolve import find_checkpoints
 from qvl_local.runtime.model.session import Session
 
 OPTIONS = SessionOptions(threads=1)

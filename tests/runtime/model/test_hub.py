@@ -29,8 +29,8 @@ from qvl_local.runtime import Embedder
 from qvl_local.runtime.errors import ModelError, ModelNotFoundError
 from qvl_local.runtime.model import download_meter
 from qvl_local.runtime.model import hub as hub_module
+from qvl_local.runtime.model.checkpoints import find_checkpoints
 from qvl_local.runtime.model.hub import Hub, HubFile, Reference, choose_files
-from qvl_local.runtime.model.resolve import find_checkpoints
 from qvl_local.runtime.model.snapshot import lacking
 
 EMBEDDER, RERANKER = "Qwen/Qwen3-VL-Embedding-2B", "Qwen/Qwen3-VL-Reranker-2B"
@@ -583,7 +583,7 @@ def ask(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     def ask(model: str, **variables: str) -> dict[str, Any]:
         code = (
             "import sys, json\n"
-            "from qvl_local.runtime.model.resolve import find_checkpoints\n"
+            "from qvl_local.runtime.model.checkpoints import find_checkpoints\n"
             "from qvl_local.runtime.errors import QvlError\n"
             "steps = []\n"
             "try:\n"

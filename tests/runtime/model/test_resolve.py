@@ -8,15 +8,12 @@ import pytest
 from huggingface_hub import constants
 from qvl_local.runtime import hardware
 from qvl_local.runtime.errors import BundleError, InputError, ModelError, ModelNotFoundError, ParityError
+from qvl_local.runtime.model import bundle_cache
 from qvl_local.runtime.model import resolve as resolve_module
+from qvl_local.runtime.model.bundle_cache import export_once
+from qvl_local.runtime.model.checkpoints import Checkpoint, find_checkpoints
 from qvl_local.runtime.model.planner import published_config
-from qvl_local.runtime.model.resolve import (
-    Checkpoint,
-    export_once,
-    find_checkpoints,
-    recommended_precisions,
-    resolve,
-)
+from qvl_local.runtime.model.resolve import recommended_precisions, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -45,8 +42,8 @@ def test_tiny_is_a_pair_exported_once(cache, monkeypatch):
     def refuse(*_args, **_kwargs):
         raise AssertionError("read or exported again")
 
-    monkeypatch.setattr(resolve_module, "_exporter", refuse)
-    monkeypatch.setattr(resolve_module, "remembered_sha256", refuse)
+    monkeypatch.setattr(bundle_cache, "_exporter", refuse)
+    monkeypatch.setattr(bundle_cache, "remembered_sha256", refuse)
     assert resolve("tiny").path == first.path
 
 
@@ -209,7 +206,7 @@ def test_a_cache_that_cannot_be_made_is_named_with_the_way_out(cache, pair):
 
 
 def test_no_exporter_is_an_error_with_a_remedy(cache, pair, monkeypatch):
-    monkeypatch.setattr(resolve_module, "EXPORTER", "none-of-that-name")
+    monkeypatch.setattr(bundle_cache, "EXPORTER", "none-of-that-name")
     with pytest.raises(ModelError, match="No exporter is installed"):
         export_once({"embedder": Checkpoint(pair / "embedding", "x")}, precision="fp32")
 
@@ -226,7 +223,7 @@ def fake_exporter(monkeypatch):
             raise ParityError(f"{precision}: too far")
         shutil.copytree(whole, folder)
 
-    monkeypatch.setattr(resolve_module, "_exporter", lambda: export)
+    monkeypatch.setattr(bundle_cache, "_exporter", lambda: export)
     return asked
 
 
@@ -237,11 +234,75 @@ def test_a_precision_that_strays_is_left_for_the_next_and_not_tried_again(
     told = []
     first = resolve("tiny", device="cuda", progress=lambda step, part: told.append(step))
     assert fake_exporter == ["fp16", "int8-weight", "int4"]
-    assert "fp16 strays too far from this model; trying another precision" in told
+    assert "fp16 strays too far from this model; another precision is tried." in told
     assert resolve("tiny", device="cuda").path == first.path
     assert fake_exporter == ["fp16", "int8-weight", "int4"]
     with pytest.raises(ParityError, match="fp16: too far"):
         resolve("tiny", device="cuda", precision="fp16")
+
+
+@pytest.fixture
+def recipes(tmp_path, monkeypatch):
+    """A copy of the shipped recipes, from which names in the cache are made: edit it as a release would."""
+    folder = tmp_path / "recipes"
+    shutil.copytree(bundle_cache._recipes(), folder)
+    monkeypatch.setattr(bundle_cache, "_recipes", lambda: folder)
+    return folder
+
+
+def test_a_recipe_that_changed_is_exported_anew_and_the_old_export_is_told(
+    recipes, fake_exporter, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "cache"))
+    told = []
+    first = resolve("tiny", precision="nf4", progress=lambda step, _: told.append(step))
+    assert not [step for step in told if "differently" in step]
+    assert bundle_cache.outdated_bundles() == []
+    recipe = recipes / "nf4.toml"
+    recipe.write_text("# said otherwise\n" + recipe.read_text().replace('about = "', 'about = "Now: '))
+    assert resolve("tiny", precision="nf4").path == first.path  # nothing that is made of it changed
+
+    recipe.write_text(recipe.read_text() + "\n[tolerance]\nmax_abs_diff = 0.5\nmin_cosine = 0.5\n")
+    checkpoints = find_checkpoints("tiny")
+    assert not bundle_cache.was_exported(checkpoints, precision="nf4")
+    second = resolve("tiny", precision="nf4", progress=lambda step, _: told.append(step))
+    assert second.path != first.path
+    news = [step for step in told if "differently" in step]
+    assert len(news) == 1
+    assert "This version of qvl-local makes nf4 differently" in news[0]
+    assert str(first.path) in news[0]
+    assert "doctor --clean" in news[0]
+    # Other precisions are what they were, and the old export serves whoever names it.
+    assert resolve(first.path).path == first.path
+    assert [old.folder for old in bundle_cache.outdated_bundles()] == [first.path]
+    told.clear()
+    assert resolve("tiny", precision="nf4", progress=lambda step, _: told.append(step)).path == second.path
+    assert told == []
+    for old in bundle_cache.outdated_bundles():
+        assert old.size > 10_000_000
+        bundle_cache.remove_outdated(old)
+    assert not first.path.exists()
+    assert [path.name for path in (tmp_path / "cache" / "bundles").iterdir()] == [second.path.name]
+
+
+def test_an_export_from_before_recipes_counted_is_told_and_outdated(fake_exporter, monkeypatch, tmp_path):
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "cache"))
+    bundle = resolve("tiny")
+    checkpoints = find_checkpoints("tiny")
+    name = f"tiny-embedding-fp32-{bundle_cache._digest_of_format_2(checkpoints, 'fp32')}"
+    old = bundle.path.rename(bundle.path.with_name(name))
+    told = []
+    assert resolve("tiny", progress=lambda step, _: told.append(step)).path == bundle.path
+    assert [step for step in told if str(old) in step]
+    assert [one.folder for one in bundle_cache.outdated_bundles()] == [old]
+
+
+def test_what_is_not_a_bundle_of_ours_is_not_outdated(cache):
+    assert bundle_cache.outdated_bundles() == []  # no cache yet
+    for name in ("mine", "tiny-fp32-0123456789abcdef-01234567", ".tiny-fp32-0123456789abcdef.tmp-01234567"):
+        (cache / "bundles" / name).mkdir(parents=True)
+    (cache / "bundles" / "mine" / "qvl.json").write_text("{}")
+    assert bundle_cache.outdated_bundles() == []
 
 
 def test_the_card_and_the_shapes_decide(monkeypatch):
