@@ -1,7 +1,7 @@
 """Files that belong to a photo and are shown with it, as one item: raw files, and the film of a Live Photo.
 
     IMG_1.HEIC + IMG_1.MOV of at most 4 s    the photo stands for both; the film's row names it, `shown_by`
-    IMG_1.JPG + IMG_1.CR2                    the raw file is noted, and never read
+    IMG_1.JPG + IMG_1.CR2                    the raw file is noted, and not read; alone it would be a photo
 
 Two files belong together when they lie in one folder and their names differ in the extension alone. Every
 function runs inside the transaction of its caller.
@@ -25,7 +25,7 @@ LIVE_S = 4.0
 """The film of a Live Photo lasts three seconds or less; a longer one only happens to have its name."""
 
 # In the order in which they stand for a film: exports put a JPEG beside the HEIC that the camera made.
-_STILLS = (".heic", ".heif", ".jpg", ".jpeg")
+_STILLS = (".heic", ".heif", ".jpg", ".jpeg", ".dng")
 _FILMS = (".mov", ".mp4")
 
 
@@ -91,7 +91,7 @@ def companions_of(connection: apsw.Connection, media_ids: Iterable[int]) -> dict
             connection,
             "SELECT m.id, r.name FROM json_each(?) j CROSS JOIN media m ON m.id = j.value "
             f"CROSS JOIN raw r ON r.folder_id = m.folder_id AND r.stem = {_STEM} "
-            "WHERE m.kind = 'photo' ORDER BY r.name",
+            "WHERE m.kind = 'photo' AND r.name <> m.name ORDER BY r.name",
             (wanted,),
         ):
             found.setdefault(media_id, []).append(Companion("raw", _base(name)))

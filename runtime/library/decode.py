@@ -97,7 +97,9 @@ def decode_file(task: DecodeTask, beat: Callable[[], None] = nothing) -> Iterato
     try:
         with Path(task.path).open("rb") as file:
             form = read_format(file, task.path)
-            if form.kind == "photo":
+            if form.opener == "RAW":
+                yield from _decode_raw(file, task)
+            elif form.kind == "photo":
                 yield from _decode_photo(file, form, task)
             else:
                 from .film import decode_film
@@ -116,7 +118,7 @@ def _decode_photo(file: BinaryIO, form: Format, task: DecodeTask) -> Iterator[Pi
     from .probe import describe_photo
 
     Image.MAX_IMAGE_PIXELS = None  # in this process; our own limit is checked before anything is decoded
-    with damage_named(task.path, form), open_photo(file, form) as image:
+    with damage_named(task.path), open_photo(file, form) as image:
         _check_size(image.width, image.height, task)
         info = describe_photo(image)
         height, width = fit_image_size(image.height, image.width, task.budget)
@@ -127,6 +129,19 @@ def _decode_photo(file: BinaryIO, form: Format, task: DecodeTask) -> Iterator[Pi
     # that its larger one is kept now.
     side = THUMBNAIL_SIDE if form.opener == "JPEG" else LARGE_SIDE
     yield Description(info, make_thumbnail(Image.fromarray(upright), side=side))
+
+
+def _decode_raw(file: BinaryIO, task: DecodeTask) -> Iterator[Piece | Description]:
+    from PIL import Image
+
+    from ..model.image import fit_image
+    from ..model.raw_photo import read_raw
+    from .probe import describe_raw
+
+    Image.MAX_IMAGE_PIXELS = None  # as above
+    photo = read_raw(file, task.path, max_pixels=task.limits.photo_pixels, draft=task.budget)
+    yield Piece(0, 0, fit_image(photo.pixels, task.budget))
+    yield Description(describe_raw(photo), make_thumbnail(Image.fromarray(photo.pixels), side=LARGE_SIDE))
 
 
 def _check_size(width: int, height: int, task: DecodeTask) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ..errors import LibraryError
 from ..model.pixels import PixelBudget
+from ..model.raw_photo import NOT_INSTALLED
 from ..reasons import unread_file
 from .decode import DecodeLimits, DecodeTask, Description, Piece
 from .hashing import hash_ahead
@@ -147,10 +148,18 @@ class Indexer:
         )
         self._tally.unchanged = found.unchanged
         self._tally.failures.extend(found.failures)
+        self._leave_alone(found.left_alone)
         self._read(found.todo)
         if not self._stop.is_set():
             self._forget(found)
         return self._report(found, time.monotonic() - start)
+
+    def _leave_alone(self, files: Iterable[Todo]) -> None:
+        """Note raw files that nothing installed can read, without looking into them."""
+        for todo in files:
+            self._tally.failures.append(Failure(todo.path, NOT_INSTALLED))
+            if todo.known is None or todo.known.state == "failed":
+                self._quarantined.append(FailedMedia(todo.file, b"", NOT_INSTALLED))
 
     # Reading: hash ahead, decode in processes, embed in batches, write
 

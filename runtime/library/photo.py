@@ -10,15 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
+from ..damage import BLANK, EMPTY, UNKNOWN, damage
 from ..errors import MediaError
-from .formats import SNIFF_BYTES, Format, sniff
+from .formats import SNIFF_BYTES, Format, recognise
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
 def read_format(file: BinaryIO, path: str) -> Format:
-    """What the file is by its content; the file is at its beginning again.
+    """What the file is by its content, and a raw file by its name; the file is at its beginning again.
 
     Raises:
         MediaError: empty, or nothing that we know.
@@ -26,12 +27,12 @@ def read_format(file: BinaryIO, path: str) -> Format:
     head = file.read(SNIFF_BYTES)
     file.seek(0)
     if not head:
-        raise MediaError(path, "the file is empty")
-    form = sniff(head)
+        raise MediaError(path, EMPTY)
+    if not head.strip(b"\0"):
+        raise MediaError(path, BLANK)
+    form = recognise(head, path)
     if form is None:
-        if not head.strip(b"\0"):
-            raise MediaError(path, "the file holds only zeros; it was probably not copied to its end")
-        raise MediaError(path, "its content is no photo or video of a known format, whatever its name says")
+        raise MediaError(path, UNKNOWN)
     return form
 
 
@@ -39,6 +40,8 @@ def open_photo(file: BinaryIO, form: Format) -> Image.Image:
     """Open the header; nothing is decoded yet. Raises whatever Pillow raises: see `damage_named`."""
     from PIL import Image
 
+    if form.opener == "RAW":
+        raise ValueError("raw files are read by decoding processes alone")
     if form.opener == "HEIF":
         from ..model.image import register_heif
 
@@ -53,13 +56,11 @@ def shrink_early(image: Image.Image, longest: int) -> None:
 
 
 @contextmanager
-def damage_named(path: str, form: Format) -> Iterator[None]:
+def damage_named(path: str) -> Iterator[None]:
     """Turn whatever a decoder raises, and for a hostile file that is anything, into a MediaError."""
-    from ..model.image import damage
-
     try:
         yield
     except (MediaError, MemoryError):
         raise
     except Exception as error:
-        raise MediaError(path, damage(error, what=f"{form.name} picture")) from error
+        raise MediaError(path, damage(path, error)) from error

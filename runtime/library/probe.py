@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ from .records import MediaInfo
 
 if TYPE_CHECKING:
     from PIL import Image
+
+    from ..model.raw_photo import RawPhoto
 
 # EXIF 2.32 tags; `_EXIF` and `_GPS` point to directories of their own.
 _MAKE, _MODEL, _ORIENTATION, _DATE_TIME = 0x010F, 0x0110, 0x0112, 0x0132
@@ -39,6 +42,28 @@ def describe_photo(image: Image.Image) -> MediaInfo:
     main, photo, gps = _directories(image)
     if main.get(_ORIENTATION) in _TURNED:
         width, height = height, width
+    return _photo(width, height, main, photo, gps)
+
+
+def describe_raw(raw: RawPhoto) -> MediaInfo:
+    """Describe a raw file: by its own words, then by those of the preview in it, then by its decoder's."""
+    read = {} if raw.libraw_exif is None else _directories_of(raw.libraw_exif)[0]
+    main: dict[int, Any] = {tag: read.get(tag) for tag in (_MAKE, _MODEL)}
+    photo: dict[int, Any] = {}
+    gps: dict[int, Any] = {}
+    for exif in (raw.preview_exif, raw.exif):
+        if exif is not None:
+            for known, told in zip((main, photo, gps), _directories_of(exif)):
+                known.update(told)
+    info = _photo(raw.width, raw.height, main, photo, gps)
+    read_at = parse_exif_date(read.get(_DATE_TIME))
+    is_known = info.taken_at is not None or read_at is None or read_at.year <= 1970
+    return info if is_known else replace(info, taken_at=read_at)
+
+
+def _photo(
+    width: int, height: int, main: Mapping[int, Any], photo: Mapping[int, Any], gps: Mapping[int, Any]
+) -> MediaInfo:
     latitude, longitude = _position(gps)
     return MediaInfo(
         kind="photo",
@@ -120,9 +145,15 @@ def _directories(
 ) -> tuple[Mapping[int, Any], Mapping[int, Any], Mapping[int, Any]]:
     # Pillow raises a dozen kinds of errors for EXIF that lies about offsets and types.
     try:
-        exif = image.getexif()
-        main = dict(exif)
+        return _directories_of(image.getexif())
     except Exception:
+        return {}, {}, {}
+
+
+def _directories_of(exif: Image.Exif) -> tuple[Mapping[int, Any], Mapping[int, Any], Mapping[int, Any]]:
+    try:
+        main = dict(exif)
+    except Exception:  # as above
         return {}, {}, {}
     return main, _directory(exif, _EXIF), _directory(exif, _GPS)
 

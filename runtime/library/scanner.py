@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..model.raw_photo import RAW_EXTENSIONS, is_raw
 from ..reasons import refusal, unread_file
-from .formats import RAW_EXTENSIONS, is_raw, kind_by_extension
+from .formats import PHOTO_EXTENSIONS, is_media, is_raw_photo, kind_by_extension
 from .records import Failure, Folder, FoundFile
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def walk(
             unread.append(where)
             continue
         path = str(Path(folder.path, where))
+        here: list[FoundFile] = []
         try:
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
@@ -117,14 +119,18 @@ def walk(
                         not _is_ignored(name, False, rules)
                         and (raw := _file(folder, name, entry)) is not None
                     ):
-                        raws.append(raw)
+                        here.append(raw)
                 elif kind_by_extension(entry.name) is not None and not _is_ignored(name, False, rules):
                     found = _file(folder, name, entry)
                     if found is not None:
-                        files.append(found)
+                        here.append(found)
             except OSError as error:
                 failures.append(Failure(entry.path, unread_file(error)))
                 unread.append(name)
+        photos = {_stem(file.name) for file in here if kind_by_extension(file.name) == "photo"}
+        for file in here:
+            is_companion = is_raw(file.name) and _is_companion(file.name, _stem(file.name) in photos)
+            (raws if is_companion else files).append(file)
         stack.extend(reversed(below))
         if on_found is not None:
             on_found(len(files))
@@ -143,20 +149,12 @@ def find(folder: Folder, name: str) -> FoundFile:
 
 def find_raws(folder: Folder, name: str) -> tuple[FoundFile, ...]:
     """The raw files that lie beside a file and have its name, with the extensions that cameras write."""
-    stem = name[: len(name) - len(PurePath(name).suffix)]
-    found = []
-    for extension in sorted(RAW_EXTENSIONS):
-        for written in (extension, extension.upper()):
-            path = Path(folder.path, stem + written)
-            with suppress(OSError):
-                status = path.lstat()
-                if (
-                    stat.S_ISREG(status.st_mode)
-                    and way_to(folder, stem + written, is_folder=False) is not None
-                ):
-                    found.append(FoundFile(folder.id, stem + written, *stamp(status)))
-    # A file system that knows no case tells of each file twice.
-    return tuple({file.name.lower(): file for file in found}.values())
+    return _beside(folder, name, RAW_EXTENSIONS)
+
+
+def has_photo_beside(folder: Folder, name: str) -> bool:
+    """Whether a photo with the name of a raw file lies beside it, which then belongs to that."""
+    return bool(_beside(folder, name, PHOTO_EXTENSIONS))
 
 
 def find_visible(folder: Folder, name: str) -> Walk:
@@ -168,7 +166,7 @@ def find_visible(folder: Folder, name: str) -> Walk:
     path = Path(folder.path, name)
     status = path.lstat()
     if (
-        kind_by_extension(path.name) is None
+        not is_media(path.name)
         or way_to(folder, name, is_folder=False) is None
         or (stat.S_ISLNK(status.st_mode) and not _leads_inside(folder, str(path)))
     ):
@@ -176,7 +174,10 @@ def find_visible(folder: Folder, name: str) -> Walk:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         return Walk(folder, (), (), ())
-    return Walk(folder, (FoundFile(folder.id, name, *stamp(status)),), (), ())
+    file = FoundFile(folder.id, name, *stamp(status))
+    if is_raw(name) and _is_companion(name, has_photo_beside(folder, name)):
+        return Walk(folder, (), (), (), (file,))
+    return Walk(folder, (file,), (), ())
 
 
 def way_to(folder: Folder, name: str, *, is_folder: bool) -> tuple[Rules, ...] | None:
@@ -258,6 +259,34 @@ def _file(folder: Folder, name: str, entry: os.DirEntry[str]) -> FoundFile | Non
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is a device, a pipe or a socket, not a file")
     return FoundFile(folder.id, name, *stamp(status))
+
+
+def _is_companion(name: str, has_photo: bool) -> bool:
+    """Whether a raw file is no photo of its own: because of its extension, or of a photo beside it."""
+    return has_photo or not is_raw_photo(name)
+
+
+def _beside(folder: Folder, name: str, extensions: Iterable[str]) -> tuple[FoundFile, ...]:
+    """The files that a walk would find beside a file with its name and one of these extensions."""
+    found = []
+    for extension in sorted(extensions):
+        for written in (extension, extension.upper()):
+            path = Path(folder.path, _stem(name) + written)
+            with suppress(OSError, ValueError):  # ValueError: rules on the way that cannot be used
+                if path.is_symlink() and not _leads_inside(folder, str(path)):
+                    continue
+                status = path.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    continue
+                if way_to(folder, _stem(name) + written, is_folder=False) is not None:
+                    found.append(FoundFile(folder.id, _stem(name) + written, *stamp(status)))
+    # A file system that knows no case tells of each file twice.
+    return tuple({file.name.lower(): file for file in found}.values())
+
+
+def _stem(name: str) -> str:
+    """A name without its extension."""
+    return os.path.splitext(name)[0]  # noqa: PTH122 - keeps surrogate escapes, and is quick
 
 
 def _leads_inside(folder: Folder, path: str) -> bool:

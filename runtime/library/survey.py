@@ -21,11 +21,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import InputError
+from ..model.raw_photo import can_read_raw, is_raw
 from ..reasons import unread_file
-from .formats import kind_by_extension
+from .formats import is_media, kind_by_extension
 from .records import Failure, Folder, FoundFile, KnownFile, Space
 from .roots import absolute, in_terms_of, is_inside, path_in
-from .scanner import Walk, find, find_raws, find_visible, walk, way_to
+from .scanner import Walk, find, find_raws, find_visible, has_photo_beside, walk, way_to
 from .store import Store
 
 
@@ -42,11 +43,13 @@ class Todo:
 class Survey:
     """The outcome.
 
-    `gone` are known files that lie no longer where they were; `failures` are places, not files.
+    `left_alone` are raw files that would have to be read, and that nothing installed can read. `gone` are
+    known files that lie no longer where they were; `failures` are places, not files.
     """
 
     places: tuple[str, ...]
     todo: tuple[Todo, ...]
+    left_alone: tuple[Todo, ...]
     unchanged: int
     gone: tuple[KnownFile, ...]
     failures: tuple[Failure, ...]
@@ -80,7 +83,7 @@ def check_paths(paths: Iterable[str | Path]) -> tuple[str, ...]:
             raise InputError(
                 f"{given}: no such file or folder. Nothing was indexed, and the library keeps what it knows."
             )
-        if not Path(path).is_dir() and kind_by_extension(path) is None:
+        if not Path(path).is_dir() and not is_media(path):
             raise InputError(f"{given}: not a folder, a photo or a video. Nothing was indexed.")
         checked.append(path)
     return tuple(checked)
@@ -135,9 +138,12 @@ def survey(
         if not _is_settled(file, known.get(key))
     ]
     unchanged = sum(1 for key, file in found.items() if key in known and _is_unchanged_item(file, known[key]))
+    is_readable = can_read_raw()
+    left_alone = tuple(one for one in todo if not is_readable and is_raw(one.file.name))
+    todo = [one for one in todo if is_readable or not is_raw(one.file.name)]
     distinct = {file.media_id: file for file in gone if (file.folder_id, file.name) not in found}
     named = tuple(place.path for place in places)
-    return Survey(named, tuple(todo), unchanged, tuple(distinct.values()), tuple(failures))
+    return Survey(named, tuple(todo), left_alone, unchanged, tuple(distinct.values()), tuple(failures))
 
 
 def known_places(store: Store, space: Space) -> tuple[str, ...]:
@@ -235,6 +241,11 @@ def _changed_places(store: Store, paths: Sequence[str], space: Space) -> list[_P
         else:
             is_file = not os.path.isdir(path)  # noqa: PTH112 - keeps surrogate escapes
             places[path] = _Place(owner, name, path, is_file=is_file, is_change=True)
+            if is_file and kind_by_extension(path) == "photo":
+                # Whether a raw file is a photo of its own hangs on those beside it.
+                for raw in find_raws(owner, name):
+                    beside = path_in(owner.path, raw.name)
+                    places.setdefault(beside, replace(places[path], name=raw.name, path=beside))
     return list(places.values())
 
 
@@ -258,7 +269,10 @@ def _walk(place: _Place, on_found: Callable[[int], None] | None, stop: threading
         return _walk_change(place, on_found, stop)
     if place.is_file:
         try:
-            return Walk(place.folder, (find(place.folder, place.name),), (), ())
+            found = find(place.folder, place.name)
+            if place.folder.is_whole and is_raw(place.name) and has_photo_beside(place.folder, place.name):
+                return Walk(place.folder, (), (), (), (found,))
+            return Walk(place.folder, (found,), (), ())
         except OSError as error:
             if isinstance(error, FileNotFoundError) and Path(place.path).parent.is_dir():
                 return Walk(place.folder, (), (), ())  # a single file of old that is gone
@@ -322,7 +336,12 @@ def _owned(seen: Walk, folders: Sequence[Folder]) -> Iterable[FoundFile]:
 def _note_raws(store: Store, place: _Place, seen: Walk, folders: Sequence[Folder]) -> None:
     """Remember the raw files of a place instead of those that were there before."""
     if place.is_file:
-        found = find_raws(place.folder, place.name)
+        shown = {file.name for file in seen.files}
+        is_photo_there = any(kind_by_extension(name) == "photo" for name in shown) or has_photo_beside(
+            place.folder, place.name
+        )
+        beside = find_raws(place.folder, place.name) if is_photo_there else ()
+        found = [raw for raw in beside if raw.name not in shown]
         store.note_raws(place.folder.id, stem=os.path.splitext(place.name)[0], found=found)  # noqa: PTH122
         return
     owned = _owned(replace(seen, files=seen.raws), folders)

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from ..damage import damage
 from ..errors import InputError, MediaError, MediaLimitError
 from ..reasons import unread_file
 from .pixels import PixelBudget, fit_image_size
+from .raw_photo import is_raw, read_raw
 from .resample import resample
 
 if TYPE_CHECKING:
@@ -42,7 +44,8 @@ def read_image(
     """Decode a picture file: the first frame, turned upright, on white where it is transparent.
 
     Args:
-        path: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or whatever else Pillow reads.
+        path: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, AVIF or whatever else Pillow reads; with the extra
+            `[raw]` a camera's raw file, by its name.
         budget: fit the picture to it; None keeps the full size.
         draft: let the JPEG decoder halve the size for free as long as twice the fitted size remains. Faster
             by several times on large photos; pixels then differ by a few grey levels from an exact resize.
@@ -57,6 +60,8 @@ def read_image(
     """
     try:
         # Decoders warn of oddities in metadata, on stderr and without the file's name: of no use to anybody.
+        if is_raw(path):
+            return _read_raw(path, budget, max_pixels)
         with warnings.catch_warnings(action="ignore"), _open(path, max_pixels) as image:
             if draft and budget is not None and image.format in ("JPEG", "MPO"):
                 height, width = fit_image_size(image.height, image.width, budget)
@@ -73,7 +78,13 @@ def read_image(
         raise MediaError(path, "no such file") from None
     except Exception as error:
         # A hostile or broken file may raise anything from inside a decoder: one bad file is one error.
-        raise MediaError(path, _reason(error)) from error
+        raise MediaError(path, _reason(path, error)) from error
+
+
+def _read_raw(path: str | Path, budget: PixelBudget | None, max_pixels: int) -> NDArray[np.uint8]:
+    with warnings.catch_warnings(action="ignore"), Path(path).open("rb") as file:
+        pixels = read_raw(file, path, max_pixels=max_pixels).pixels
+    return pixels if budget is None else fit_image(pixels, budget)
 
 
 def fit_image(image: Image.Image | NDArray[np.uint8], budget: PixelBudget) -> NDArray[np.uint8]:
@@ -186,20 +197,7 @@ def _to_eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.clip(samples / full * 255.0 + 0.5, 0, 255).astype(np.uint8)
 
 
-def damage(error: Exception, *, what: str = "picture") -> str:
-    """One line about a file that a decoder could not read, and what to do; `what` may name its format."""
-    from PIL import UnidentifiedImageError
-
-    text = " ".join(str(error).split())[:200]
-    state = f"is damaged ({type(error).__name__}: {text})"
-    if isinstance(error, UnidentifiedImageError):  # its text is no more than the name of an object
-        state = "is damaged, or none that can be read"
-    elif "truncated" in text.lower():
-        state = f"is cut short ({text})"
-    return f"the {what} {state}; copy it again from its source, or save it anew with another program"
-
-
-def _reason(error: Exception) -> str:
+def _reason(path: str | Path, error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return unread_file(error)
-    return damage(error)
+    return damage(path, error)

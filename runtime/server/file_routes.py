@@ -99,7 +99,9 @@ def router(service: Service) -> APIRouter:
         media_id: MediaId,
         as_: Annotated[
             Literal["jpeg"] | None,
-            Parameter(alias="as", description="A photo that browsers do not show, such as HEIC, made one."),
+            Parameter(
+                alias="as", description="A photo that browsers do not show, such as HEIC or raw, made one."
+            ),
         ] = None,
         download: Annotated[bool, Parameter(description="Save it instead of showing it.")] = False,
     ) -> Response:
@@ -178,7 +180,7 @@ async def _rendered(
     with opened.file as source:
         if is_known(request.headers.get("if-none-match"), etag):
             return Response(status_code=304, headers=headers)
-        jpeg = await service.decodes.run(service.render, source, etag)
+        jpeg = await service.decodes.run(service.render, source, etag, path)
     return Response(jpeg, headers=headers, media_type="image/jpeg")
 
 

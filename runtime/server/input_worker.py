@@ -60,11 +60,15 @@ def _picture(file: BinaryIO, form: Format, task: InputTask) -> Piece:
     from PIL import Image
 
     from ..model.image import fit_image, to_rgb
+    from ..model.raw_photo import read_raw
 
     if form.kind != "photo":
         raise MediaError(task.path, f"it is a {form.name} video, no picture; send it as a video")
     Image.MAX_IMAGE_PIXELS = None  # in this process; our own limit is checked before anything is decoded
-    with damage_named(task.path, form), open_photo(file, form) as image:
+    if form.opener == "RAW":
+        raw = read_raw(file, task.path, max_pixels=task.max_pixels)
+        return Piece(0, 0, fit_image(raw.pixels, task.budget))
+    with damage_named(task.path), open_photo(file, form) as image:
         if image.width * image.height > task.max_pixels:
             raise MediaLimitError(
                 task.path,
@@ -92,7 +96,7 @@ def _is_moving(file: BinaryIO, form: Format, task: InputTask) -> bool:
     """Whether a picture is an animation that can be read as a film."""
     if form.name not in ("GIF", "PNG"):
         return False
-    with damage_named(task.path, form), open_photo(file, form) as image:
+    with damage_named(task.path), open_photo(file, form) as image:
         return bool(getattr(image, "is_animated", False))
 
 

@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, BinaryIO
 
 from ..errors import QvlError
-from ..library.formats import SNIFF_BYTES, sniff
+from ..library.formats import SNIFF_BYTES, recognise
 from ..library.roots import is_inside
 from ..reasons import refusal
 from .names import base_name, shown
@@ -33,12 +33,13 @@ MEDIA_TYPES = {
     "TIFF": "image/tiff",
     "HEIF": "image/heic",
     "AVIF": "image/avif",
+    "raw": "image/x-dcraw",
     "MP4": "video/mp4",
     "Matroska": "video/x-matroska",
     "AVI": "video/x-msvideo",
     "MPEG-TS": "video/mp2t",
 }
-"""What files are given out as, by the names of `formats.sniff`: nothing else ever leaves."""
+"""What files are given out as, by the names of `formats.recognise`: nothing else ever leaves."""
 
 _WEBM = b"webm"
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
@@ -70,7 +71,7 @@ def open_media(item: MediaItem, root: str) -> OpenMedia:
     try:
         status = os.fstat(file.fileno())
         head = file.read(SNIFF_BYTES)
-        form = sniff(head)
+        form = recognise(head, item.path)
         if form is None:
             raise UnknownMediaError(f"{_name(item)} is no photo or video of a known format any more.")
         file.seek(0)

@@ -18,11 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import MediaError, StoppedError
+from ..library.folder_keys import parse_folder_key
 from ..library.library import Library
+from ..library.query import checked_query
 from ..library.records import Filters, MediaItem, SearchResult
 from ..library.search import RERANKED, Found
 from ..library.store import Store
 from ..model.pixels import OFFICIAL_MAX_TOKENS, PixelBudget
+from ..model.raw_photo import is_raw
 from .decoders import Decoders
 from .events import Broker
 from .folders import Places, checked_folder
@@ -200,11 +203,16 @@ class Service:
 
         Raises:
             InputError: nothing to look for, or a limit or filter that makes no sense.
-            LibraryError: nothing was indexed yet.
+            NotFoundError: there is no item to compare with.
         """
         top = RERANKED if query.is_reranked else 0
+        if query.like is not None:
+            self._check_comparable(query.like)
         if not self.board.counts().items:
             # Nothing is there yet, which is no error of whoever looks; nor does it take a model.
+            checked_query(query.text, has_image=query.picture is not None or query.like is not None)
+            for key in query.filters.folders if query.filters is not None else ():
+                parse_folder_key(key)
             return Search(
                 query, Found(query.text, (), query.limit, top, {}, np.empty(0, np.float32)), self.library
             )
@@ -213,7 +221,6 @@ class Service:
                 query.text, image=query.picture, limit=query.limit, filters=query.filters, top=top
             )
         else:
-            self.item(query.like)
             found = self.library.find_like(
                 query.like, query.text, limit=query.limit, filters=query.filters, top=top
             )
@@ -229,6 +236,12 @@ class Service:
         if item is None:
             raise NotFoundError(f"The library holds no item {media_id}.")
         return item
+
+    def _check_comparable(self, media_id: int) -> None:
+        item = self.item(media_id)
+        if not self.library.segments(media_id):
+            why = f": {item.error}" if item.error else ", since it was not indexed yet"
+            raise NotFoundError(f"There is nothing to compare item {media_id} by{why}.")
 
     def thumbnail(self, media_id: int, side: Literal[320, 640], t0_ms: int | None) -> bytes:
         """A small JPEG of an item, or of the moment of a video that begins at `t0_ms`.
@@ -248,22 +261,29 @@ class Service:
             raise NotFoundError("The folder of this file was forgotten meanwhile.")
         return open_media(item, roots[item.folder_id])
 
-    def render(self, source: BinaryIO, name: str) -> bytes:
+    def render(self, source: BinaryIO, name: str, path: str) -> bytes:
         """A photo of any format as JPEG of up to 8 megapixels. `name`: of its content, for doing it once.
+
+        `path` is that of the file, of which the extension says whether it is raw.
 
         Raises:
             MediaError: it cannot be read, or is over a limit.
         """
-        return self._rendered.get(name, lambda: encode_jpeg(self.read_picture(source, _SHOWN_PIXELS)))
+        extension = Path(path).suffix.lower() if is_raw(path) else ""
+        return self._rendered.get(
+            name, lambda: encode_jpeg(self.read_picture(source, _SHOWN_PIXELS, extension=extension))
+        )
 
-    def read_picture(self, source: BinaryIO, pixels: int = _QUERY_PIXELS) -> NDArray[np.uint8]:
+    def read_picture(
+        self, source: BinaryIO, pixels: int = _QUERY_PIXELS, *, extension: str = ""
+    ) -> NDArray[np.uint8]:
         """A picture of `pixels` at most, decoded in a process that it can take nothing from: uint8 [h, w, 3].
 
         Raises:
             MediaError: it is none, or over a limit.
         """
         with tempfile.TemporaryDirectory(prefix="qvl-picture-") as folder:  # readable by its owner alone
-            path = Path(folder) / "picture"
+            path = Path(folder) / f"picture{extension}"
             with path.open("wb") as file:
                 while piece := source.read(1 << 20):
                     file.write(piece)

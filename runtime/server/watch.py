@@ -18,7 +18,7 @@ from pathlib import Path
 
 from watchfiles import Change, watch
 
-from ..library.formats import is_raw, kind_by_extension
+from ..library.formats import is_media
 from ..library.roots import is_inside
 from ..library.scanner import IGNORE_FILE, SKIPPED_FOLDERS
 
@@ -318,7 +318,7 @@ class _Root:
             return True
         if last.startswith("."):
             return False
-        return kind_by_extension(last) is not None or is_raw(last) or not os.path.isfile(path)  # noqa: PTH113
+        return is_media(last) or not os.path.isfile(path)  # noqa: PTH113
 
     def _place_of(self, path: str) -> str:
         return os.path.dirname(path) if os.path.basename(path) == IGNORE_FILE else path  # noqa: PTH119, PTH120
@@ -341,7 +341,7 @@ def _is_settled_folder(path: str, quiet_s: float) -> bool:
             looked_at += 1
             if looked_at > _LOOKED_AT:
                 return True
-            if kind_by_extension(name) is not None:
+            if is_media(name):
                 with suppress(OSError):
                     status = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
                     if 0 <= _age_s(status.st_mtime_ns) < quiet_s:

@@ -182,7 +182,8 @@ def test_raw_files_beside_a_photo_are_its_companions(store: Store, make: Any, tm
     photos = ("d/a.jpg", "d/b.jpg", "e.jpg", "d/x.y.jpg")
     for name in (*photos, "d/a.CR2", "d/a.dng", "d/c.NEF", "d/.a.CR2", "d/e.cr2", "d/x.y.arw"):
         (album / name).write_bytes(name.encode())
-    expected = {"a.jpg": ["a.CR2", "a.dng"], "b.jpg": [], "e.jpg": [], "x.y.jpg": ["x.y.arw"]}
+    beside = {"a.jpg": ["a.CR2", "a.dng"], "b.jpg": [], "e.jpg": [], "x.y.jpg": ["x.y.arw"]}
+    expected = beside | {"c.NEF": [], "e.cr2": []}
     assert indexed(store, album, make) == expected
     (photo,) = (item.id for item in browse(store).items if item.name == "a.jpg")
     assert store.companions([photo])[photo][0] == Companion("raw", "a.CR2")
@@ -205,6 +206,78 @@ def test_raw_files_that_come_and_go_are_noticed_alone(store: Store, make: Any, t
     (album / "c.jpg").write_bytes(b"c")
     (album / "c.raf").write_bytes(b"raw")
     assert indexed(store, album, make, changes=("c.jpg",))["c.jpg"] == ["c.raf"]
+
+
+def test_a_raw_file_is_a_photo_of_its_own_while_no_photo_lies_beside_it(
+    store: Store, make: Any, tmp_path: Path
+) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / "b.png").write_bytes(b"b")
+    for name in ("a.CR2", "a.DNG", "disk.raw"):
+        (album / name).write_bytes(name.encode())
+    alone = {"a.CR2": [], "a.DNG": [], "b.png": []}
+    assert indexed(store, album, make) == alone
+    (album / "a.HEIC").write_bytes(b"a")
+    together = {"a.HEIC": ["a.CR2", "a.DNG"], "b.png": []}
+    assert indexed(store, album, make, changes=("a.HEIC",)) == together
+    assert indexed(store, album, make) == together
+    (album / "a.HEIC").unlink()
+    assert indexed(store, album, make, changes=("a.HEIC",)) == alone
+    (album / "a.HEIC").write_bytes(b"a")
+    assert indexed(store, album, make) == together
+    (album / "a.HEIC").unlink()
+    assert indexed(store, album, make) == alone
+    # Where the photo came first, the raw file never is one.
+    (album / "b.nef").write_bytes(b"raw")
+    assert indexed(store, album, make, changes=("b.nef",)) == alone | {"b.png": ["b.nef"]}
+    (album / "c.nef").write_bytes(b"raw")
+    assert indexed(store, album, make, changes=("c.nef",)) == alone | {"b.png": ["b.nef"], "c.nef": []}
+    (album / "c.nef").unlink()
+    assert indexed(store, album, make, changes=("c.nef",)) == alone | {"b.png": ["b.nef"]}
+
+
+def test_an_ignored_photo_takes_no_raw_file_in(store: Store, make: Any, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    (album / ".qvlignore").write_text("*.jpg\n")
+    for name in ("a.jpg", "a.cr2", "b.cr2"):
+        (album / name).write_bytes(name.encode())
+    assert indexed(store, album, make) == {"a.cr2": [], "b.cr2": []}
+    assert indexed(store, album, make, changes=("a.cr2", "a.jpg")) == {"a.cr2": [], "b.cr2": []}
+
+
+def test_a_raw_file_that_was_named_is_indexed_unless_its_photo_is(
+    store: Store, make: Any, tmp_path: Path
+) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("a.jpg", "a.cr2", "b.cr2"):
+        (album / name).write_bytes(name.encode())
+    space = store.space(make.identity())
+    paths = [str(album / "a.cr2"), str(album / "b.cr2")]
+    assert [todo.file.name for todo in survey(store, space, paths).todo] == ["a.cr2", "b.cr2"]
+    assert indexed(store, album, make) == {"a.jpg": ["a.cr2"], "b.cr2": []}
+    assert survey(store, space, paths).todo == ()
+    assert indexed(store, album, make) == {"a.jpg": ["a.cr2"], "b.cr2": []}
+
+
+def test_rules_that_cannot_be_used_end_no_run(store: Store, make: Any, tmp_path: Path) -> None:
+    album = tmp_path / "album"
+    album.mkdir()
+    for name in ("a.jpg", "a.cr2"):
+        (album / name).write_bytes(name.encode())
+    assert indexed(store, album, make) == {"a.jpg": ["a.cr2"]}
+    (album / ".qvlignore").write_text("!\n")
+    found = survey(store, store.space(make.identity()), [str(album / "a.jpg")], changes=True)
+    assert [failure.path for failure in found.failures] == [str(album / "a.jpg")]
+    assert found.gone == ()
+
+
+def test_a_dng_stands_for_the_film_of_its_live_photo(store: Store, make: Any) -> None:
+    folder, space = store.add_folder("/p"), store.space(make.identity())
+    store.write([make.photo(folder.id, "a.DNG"), film(make, folder.id, "a.MOV")], space)
+    assert shown(store) == ["a.DNG"]
 
 
 def test_a_link_out_of_the_library_is_followed_by_nobody(store: Store, make: Any, tmp_path: Path) -> None:

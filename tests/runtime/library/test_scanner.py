@@ -28,8 +28,8 @@ def scan(root: Path, start: str = "") -> Walk:
 
 def test_finds_every_format_in_order_of_names(tmp_path: Path) -> None:
     found = "a.jpg b/c.PNG b/d.heic e.webp f.gif g.bmp h.tiff i.avif"
-    found += " j.mp4 k.MOV l.mkv m.webm n.avi o.m4v p.3gp q.mts"
-    touch(tmp_path, *found.split(), "notes.txt", "b/raw.dng", "script.py", "noextension")
+    found += " j.mp4 k.MOV l.mkv m.webm n.avi o.m4v p.3gp q.mts r.cr2 s.DNG"
+    touch(tmp_path, *found.split(), "notes.txt", "a.nef", "disk.raw", "script.py", "noextension")
     seen = scan(tmp_path)
     assert sorted(names(seen)) == sorted(found.split())
     assert seen.failures == ()
