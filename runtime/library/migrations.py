@@ -181,6 +181,19 @@ MIGRATIONS: tuple[Migration, ...] = (
         DROP TABLE temp.still;
         """,
     ),
+    Migration(
+        "0004-mounts",
+        """
+        -- Subfolders of a root ("" for the root itself) on another device than the folder that they lie in.
+        -- `away`: at the last look nothing was mounted there, and nothing that is known there to be seen.
+        CREATE TABLE mount (
+            folder_id INTEGER NOT NULL REFERENCES folder (id) ON DELETE CASCADE,
+            name ANY NOT NULL,
+            away INTEGER NOT NULL,
+            PRIMARY KEY (folder_id, name)
+        ) STRICT, WITHOUT ROWID;
+        """,
+    ),
 )
 
 

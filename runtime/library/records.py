@@ -31,6 +31,18 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
+class Mount:
+    """A mount point at or below a root: a folder on another device than the folder that it lies in.
+
+    `path` is absolute. `is_away`: nothing was mounted there, and nothing known to be seen, at the last look.
+    """
+
+    folder_id: int
+    path: str
+    is_away: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class FoundFile:
     """One media file met by the scanner. `name` is relative to its folder, with the system's separator."""
 

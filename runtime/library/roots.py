@@ -21,6 +21,12 @@ def is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(path_in(folder, ""))
 
 
+def innermost(folders: Iterable[Folder], path: str) -> Folder | None:
+    """The innermost of these roots that an absolute path lies in, or is; None where it lies in none."""
+    around = [folder for folder in folders if is_inside(path, folder.path)]
+    return max(around, key=lambda folder: len(folder.path), default=None)
+
+
 def path_in(folder: str, name: str) -> str:
     """The path of `name`, which is relative to the absolute path `folder`; undecodable bytes stay."""
     return f"{folder.rstrip(os.sep)}{os.sep}{name}"

@@ -11,14 +11,15 @@ from __future__ import annotations
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..model.raw_photo import RAW_EXTENSIONS, is_raw
 from ..reasons import refusal, unread_file
+from .devices import device_of
 from .formats import PHOTO_EXTENSIONS, is_media, is_raw_photo, kind_by_extension
 from .records import Failure, Folder, FoundFile
 
@@ -43,7 +44,8 @@ class Walk:
 
     `unread` holds the names, relative to the root, of folders and files that could not be looked at ("" is
     the root itself): nobody may conclude that what lies there or below is gone. `raws` are cameras' raw
-    files, which are not read, but belong to the photo of their name.
+    files, which are not read, but belong to the photo of their name. `mounts` are the folders on another
+    device than the folder that they lie in.
     """
 
     folder: Folder
@@ -51,10 +53,31 @@ class Walk:
     failures: tuple[Failure, ...]
     unread: tuple[str, ...]
     raws: tuple[FoundFile, ...] = ()
+    mounts: tuple[str, ...] = ()
 
     def covers(self, name: str) -> bool:
         """Whether the walk saw the place where `name` would be, so that its absence means that it is gone."""
-        return not any(part in ("", name) or name.startswith(part + os.sep) for part in self.unread)
+        return not any(_is_in(name, part) for part in self.unread)
+
+    def without(self, places: Sequence[str]) -> Walk:
+        """The same walk as if these folders could not have been looked at."""
+        if not places:
+            return self
+
+        def is_left(name: str) -> bool:
+            return not any(_is_in(name, place) for place in places)
+
+        return replace(
+            self,
+            files=tuple(file for file in self.files if is_left(file.name)),
+            raws=tuple(raw for raw in self.raws if is_left(raw.name)),
+            failures=tuple(
+                failure
+                for failure in self.failures
+                if is_left(os.path.relpath(failure.path, self.folder.path))
+            ),
+            unread=(*self.unread, *places),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,24 +111,32 @@ def walk(
     raws: list[FoundFile] = []
     failures: list[Failure] = []
     unread: list[str] = []
-    stack: list[tuple[str, tuple[Rules, ...]]] = [(start, rules)]
+    mounts: list[str] = []
+    stack: list[tuple[str, tuple[Rules, ...], int | None]] = [(start, rules, None)]
     while stack:
-        where, rules = stack.pop()
+        where, rules, device_above = stack.pop()
         if stop is not None and stop.is_set():
             unread.append(where)
             continue
         path = str(Path(folder.path, where))
         here: list[FoundFile] = []
         try:
+            if device_above is None:
+                device_above = device_of(os.path.dirname(path))  # noqa: PTH120 - keeps surrogate escapes
+            device = device_of(path)
             with os.scandir(path) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
+            if device_of(path) != device:
+                raise OSError("its disk was connected or taken away just now")
             if any(entry.name == IGNORE_FILE for entry in entries):
                 rules = (*rules, _rules_in(path, where))
         except (OSError, ValueError) as error:
             failures.append(Failure(path, f"the folder cannot be read: {refusal(error)}"))
             unread.append(where)
             continue
-        below: list[tuple[str, tuple[Rules, ...]]] = []
+        if device != device_above:
+            mounts.append(where)
+        below: list[tuple[str, tuple[Rules, ...], int | None]] = []
         for entry in entries:
             name = f"{where}{os.sep}{entry.name}" if where else entry.name
             try:
@@ -113,7 +144,7 @@ def walk(
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     if not _is_ignored(name, True, rules):
-                        below.append((name, rules))
+                        below.append((name, rules, device))
                 elif is_raw(entry.name):
                     if (
                         not _is_ignored(name, False, rules)
@@ -134,7 +165,7 @@ def walk(
         stack.extend(reversed(below))
         if on_found is not None:
             on_found(len(files))
-    return Walk(folder, tuple(files), tuple(failures), tuple(unread), tuple(raws))
+    return Walk(folder, tuple(files), tuple(failures), tuple(unread), tuple(raws), tuple(mounts))
 
 
 def find(folder: Folder, name: str) -> FoundFile:
@@ -292,6 +323,11 @@ def _stem(name: str) -> str:
 def _leads_inside(folder: Folder, path: str) -> bool:
     root = os.path.realpath(folder.path)
     return os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep)
+
+
+def _is_in(name: str, place: str) -> bool:
+    """Whether a name is a place's or lies below it; both are relative to one root, "" is that itself."""
+    return place in ("", name) or name.startswith(place + os.sep)
 
 
 def _slashed(name: str) -> str:

@@ -18,7 +18,8 @@ class LibraryStatus:
 
     `folders`: those that were indexed as a whole; files that were named one by one are only counted. `model`
     is None, and `dims` 0, as long as nothing was indexed. `size`: bytes on disk. `changed_at`: when
-    the library was last written, seconds since 1970.
+    the library was last written, seconds since 1970. `away`: where disks below the folders were not
+    connected when they were last looked at; what they hold is kept.
     """
 
     counts: Counts
@@ -28,6 +29,7 @@ class LibraryStatus:
     dims: int
     size: int
     changed_at: float
+    away: tuple[str, ...] = ()
 
 
 def library_status(store: Store) -> LibraryStatus:
@@ -42,6 +44,7 @@ def library_status(store: Store) -> LibraryStatus:
         dims=0 if space is None else space.identity.dims,
         size=sum(file.st_size for file in files),
         changed_at=max(file.st_mtime for file in files),
+        away=tuple(mount.path for mount in store.mounts() if mount.is_away),
     )
 
 

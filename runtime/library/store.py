@@ -52,6 +52,7 @@ from .media import (
     write_media,
     write_segments,
 )
+from .mounts import all_mounts, remove_mount, write_mount
 from .quantization import dequantize
 from .records import (
     Candidate,
@@ -65,6 +66,7 @@ from .records import (
     IndexedMedia,
     KnownFile,
     MediaItem,
+    Mount,
     Segment,
     Space,
     SpaceIdentity,
@@ -188,6 +190,21 @@ class Store:
             removed = remove_media(connection, [media_id for (media_id,) in rows])
             connection.execute("DELETE FROM folder WHERE id = ?", (folder_id,))
         return removed
+
+    def mounts(self) -> tuple[Mount, ...]:
+        """The mount points at and below the roots, as they were last seen."""
+        with self._reading() as connection:
+            return all_mounts(connection)
+
+    def note_mount(self, mount: Mount) -> None:
+        """Remember a mount point, and whether its disk is away."""
+        with self._writing() as connection:
+            write_mount(connection, mount)
+
+    def forget_mount(self, mount: Mount) -> None:
+        """Remember no more that a disk was mounted there."""
+        with self._writing() as connection:
+            remove_mount(connection, mount)
 
     # Vector spaces
 

@@ -5,8 +5,8 @@ path below a root that the library already has belongs to that root, so that no 
 nested roots the inner one owns what lies in it.
 
 Nothing is called gone unless its place was looked at: a folder that cannot be listed, a root that has
-vanished, and a root, or a folder of single files, that is suddenly empty (an unplugged disk leaves its mount
-point behind) keep what the library knows of them.
+vanished, a root, or a folder of single files, that is suddenly empty (an unplugged disk leaves its mount
+point behind), and a disk below a root that is away (see `disks`) keep what the library knows of them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from pathlib import Path
 from ..errors import InputError
 from ..model.raw_photo import can_read_raw, is_raw
 from ..reasons import unread_file
+from .disks import Disks
 from .formats import is_media, kind_by_extension
 from .records import Failure, Folder, FoundFile, KnownFile, Space
-from .roots import absolute, in_terms_of, is_inside, path_in
+from .roots import absolute, in_terms_of, innermost, is_inside, path_in
 from .scanner import Walk, find, find_raws, find_visible, has_photo_beside, walk, way_to
 from .store import Store
 
@@ -109,13 +110,19 @@ def survey(
     folders = store.folders()
     roots = {folder.id: folder for folder in folders}
     memory = _Memory(store, space, folders)
+    disks = Disks(store, folders, memory.inside)
     found: dict[tuple[int, str], FoundFile] = {}
     failures: list[Failure] = []
     gone: list[KnownFile] = []
     known: dict[tuple[int, str], KnownFile] = {}
     emptied: dict[str, int] = {}
-    for place in places:
+    for place in places:  # which may get longer meanwhile
+        if place.name:
+            disks.note_way(place.folder.path, place.path)
         seen = _walk(place, on_found, stop)
+        for name in seen.mounts:
+            disks.note(path_in(place.folder.path, name) if name else place.folder.path)
+        seen = seen.without([_name_at(place.folder, path) for path in disks.away(place.path)])
         failures.extend(seen.failures)
         here = {(file.folder_id, file.name): file for file in _owned(seen, folders)}
         found |= here
@@ -125,12 +132,18 @@ def survey(
             inside = memory.at(place.path) if place.is_file else memory.below(place.path)
         known |= {(file.folder_id, file.name): file for file in inside}
         missing = [file for file in inside if (file.folder_id, file.name) not in here]
+        if missing and place.is_change and _is_bare(place.folder.path):
+            # It went away after `_changed_places` had looked.
+            root = _whole(place.folder)
+            places += [] if root in places else [root]
+            continue
         items = sum(file.state != "failed" for file in missing)
         if items and not here and not seen.unread and (bare := _bare_folder(place)) is not None:
             emptied[bare] = emptied.get(bare, 0) + items
             continue
         _note_raws(store, place, seen, folders)
         gone.extend(file for file in missing if seen.covers(_name_in(place, roots, file)))
+    failures.extend(disks.failures())
     failures.extend(_emptied(store, path, items) for path, items in emptied.items())
     todo = [
         Todo(file, path_in(roots[file.folder_id].path, file.name), known.get(key))
@@ -199,6 +212,17 @@ class _Memory:
                 files.extend(self._files(folder)[1])
         return files
 
+    def inside(self, path: str) -> list[KnownFile]:
+        """Everything in the folder `path`, under every root, without reading the rest of its root."""
+        files: list[KnownFile] = []
+        for folder in self._folders:
+            if is_inside(folder.path, path):
+                files.extend(self._files(folder)[1])
+            elif is_inside(path, folder.path):
+                name = os.path.relpath(path, folder.path)
+                files.extend(self._store.known_below(folder.id, name, self._space))
+        return files
+
     def _files(self, folder: Folder) -> tuple[list[str], list[KnownFile]]:
         if folder.id not in self._by_name:
             known = sorted(self._store.known(folder.id, self._space), key=lambda file: file.name)
@@ -213,7 +237,7 @@ def _places(store: Store, paths: Sequence[str]) -> list[_Place]:
         path = in_terms_of(given, (folder.path for folder in folders))
         is_folder = Path(path).is_dir()
         # A root of single files is no place for a whole folder.
-        owner = _owner([folder for folder in folders if folder.is_whole or not is_folder], path)
+        owner = innermost([folder for folder in folders if folder.is_whole or not is_folder], path)
         if owner is None:
             owner = store.add_folder(path if is_folder else str(Path(path).parent), is_whole=is_folder)
             folders = [folder for folder in folders if folder.id != owner.id] + [owner]
@@ -228,7 +252,7 @@ def _changed_places(store: Store, paths: Sequence[str], space: Space) -> list[_P
     places: dict[str, _Place] = {}
     for given in paths:
         path = in_terms_of(given, (folder.path for folder in folders))
-        owner = _owner(folders, path)
+        owner = innermost(folders, path)
         if owner is None:
             continue
         name = "" if path == owner.path else os.path.relpath(path, owner.path)
@@ -237,7 +261,7 @@ def _changed_places(store: Store, paths: Sequence[str], space: Space) -> list[_P
             if name and store.known_file(owner.id, name, space) is not None:
                 places[path] = _Place(owner, name, path, is_file=True)
         elif not name or _is_bare(owner.path):
-            places[owner.path] = _Place(owner, "", owner.path, is_file=False)
+            places[owner.path] = _whole(owner)
         else:
             is_file = not os.path.isdir(path)  # noqa: PTH112 - keeps surrogate escapes
             places[path] = _Place(owner, name, path, is_file=is_file, is_change=True)
@@ -258,10 +282,8 @@ def _is_bare(folder: str) -> bool:
         return True
 
 
-def _owner(folders: Iterable[Folder], path: str) -> Folder | None:
-    """The innermost root that a path lies in."""
-    around = [folder for folder in folders if is_inside(path, folder.path)]
-    return max(around, key=lambda folder: len(folder.path), default=None)
+def _whole(root: Folder) -> _Place:
+    return _Place(root, "", root.path, is_file=False)
 
 
 def _walk(place: _Place, on_found: Callable[[int], None] | None, stop: threading.Event | None) -> Walk:
@@ -327,7 +349,7 @@ def _owned(seen: Walk, folders: Sequence[Folder]) -> Iterable[FoundFile]:
     moved = []
     for file in seen.files:
         path = path_in(seen.folder.path, file.name)
-        owner = _owner(inner, path) or seen.folder
+        owner = innermost(inner, path) or seen.folder
         name = os.path.relpath(path, owner.path) if owner.id != file.folder_id else file.name
         moved.append(FoundFile(owner.id, name, file.size, file.mtime_ns))
     return moved
@@ -336,6 +358,8 @@ def _owned(seen: Walk, folders: Sequence[Folder]) -> Iterable[FoundFile]:
 def _note_raws(store: Store, place: _Place, seen: Walk, folders: Sequence[Folder]) -> None:
     """Remember the raw files of a place instead of those that were there before."""
     if place.is_file:
+        if not seen.covers(place.name):
+            return
         shown = {file.name for file in seen.files}
         is_photo_there = any(kind_by_extension(name) == "photo" for name in shown) or has_photo_beside(
             place.folder, place.name
@@ -357,6 +381,11 @@ def _note_raws(store: Store, place: _Place, seen: Walk, folders: Sequence[Folder
             return seen.covers(os.path.relpath(path_in(root, name), place.folder.path))
 
         store.note_raws(folder_id, below=below, found=own, is_covered=is_covered)
+
+
+def _name_at(root: Folder, path: str) -> str:
+    """An absolute path relative to a root, "" where it is the root or lies above it."""
+    return "" if is_inside(root.path, path) else os.path.relpath(path, root.path)
 
 
 def _name_in(place: _Place, roots: Mapping[int, Folder], file: KnownFile) -> str:

@@ -182,7 +182,7 @@ class Service:
         self._teller.open()
         self._keeper.open()
         self.watch.open()
-        self.watch.follow(self.board.roots())
+        self.watch.follow(self.board.watched())
         self.jobs.add(paths)
         self.jobs.start()
         self.jobs.open()

@@ -16,8 +16,11 @@ from .names import base_name, shown
 from .settings import is_loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from ..library.library import Library
     from ..library.models import ModelState
+    from ..library.records import Folder, Mount
     from .events import Broker
     from .jobs import Jobs
     from .settings import ServerSettings
@@ -75,6 +78,7 @@ class StatusBoard:
         """The folders that are searched, with what they hold and whether they are there."""
         counts = self._store.folder_counts()
         notes = self._watch.notes()
+        away = [mount for mount in self._store.mounts() if mount.is_away]
         return [
             {
                 "id": folder.id,
@@ -82,15 +86,16 @@ class StatusBoard:
                 "path": shown(folder.path),
                 "items": counts.get(folder.id, 0),
                 "available": self._watch.is_there(folder.path),
-                "note": notes.get(folder.path),
+                "note": notes.get(folder.path) or _note(folder, away),
             }
             for folder in self._store.folders()
             if folder.is_whole
         ]
 
-    def roots(self) -> tuple[str, ...]:
-        """The paths of all folders with something of the library in them."""
-        return tuple(folder.path for folder in self._store.folders())
+    def watched(self) -> tuple[str, ...]:
+        """All folders with something of the library in them, and the disks below them, which come and go."""
+        paths = [folder.path for folder in self._store.folders()]
+        return tuple(dict.fromkeys(paths + [mount.path for mount in self._store.mounts()]))
 
     def status(self) -> dict[str, Any]:
         """The object of `/api/status`."""
@@ -142,6 +147,18 @@ class StatusBoard:
         self._store.close()
 
 
+def _note(folder: Folder, away: Iterable[Mount]) -> str | None:
+    """What is to be said of a root with disks that are away, at it or below."""
+    names = [shown(base_name(mount.path)) for mount in away if mount.folder_id == folder.id]
+    if not names:
+        return None
+    one = len(names) == 1
+    return (
+        f"{'The disk' if one else 'Disks'} at {', '.join(names)} {'is' if one else 'are'} not connected. "
+        "What is known of the files there is kept."
+    )
+
+
 class Teller:
     """A thread that publishes `status` when it changes and `changed` when the library's content does."""
 
@@ -173,7 +190,7 @@ class Teller:
     def _look(self) -> None:
         now = self._board.generation()
         if now != self._generation:
-            self._watch.follow(self._board.roots())
+            self._watch.follow(self._board.watched())
             if self._generation is not None:
                 self._broker.publish("changed", {"generation": now})
             self._generation = now

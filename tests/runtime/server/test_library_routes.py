@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from qvl_local.runtime.library import devices, scanner
 from qvl_local.runtime.library.store import Store
 from qvl_local.runtime.server import file_manager
 from qvl_local.runtime.server.app import build_app
@@ -122,6 +123,52 @@ def test_a_folder_that_is_away_is_said_and_kept(served: tuple[TestClient, Servic
     (folder,) = client.get("/api/folders").json()["folders"]
     assert "disk" in folder["note"]
     assert folder["items"] == 2
+
+
+class PretendedDisk:
+    """Stands in for mounting, which only root may do: a folder that is said to lie on a device of its own."""
+
+    def __init__(self, folder: Path, aside: Path) -> None:
+        self.folder = folder
+        self._aside = aside
+        self._is_mounted = True
+
+    def device_of(self, path: str) -> int:
+        device = Path(path).stat().st_dev
+        return -1 if self._is_mounted and Path(path).is_relative_to(self.folder) else device
+
+    def unplug(self) -> None:
+        self._is_mounted = False
+        self.folder.rename(self._aside)
+        self.folder.mkdir()
+
+    def plug(self) -> None:
+        self.folder.rmdir()
+        self._aside.rename(self.folder)
+        self._is_mounted = True
+
+
+def test_a_disk_below_a_folder_comes_and_goes(
+    served: tuple[TestClient, Service], album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, service = served
+    disk = PretendedDisk(album / "sub", tmp_path / "aside")
+    for module in (devices, scanner):
+        monkeypatch.setattr(module, "device_of", disk.device_of)
+    service.watch._look_s = service.watch._settling.quiet_s = 0.2
+
+    def note() -> Any:
+        return client.get("/api/folders").json()["folders"][0]["note"]
+
+    add(served, album)
+    until(lambda: str(disk.folder) in service.watch._roots)
+    disk.unplug()
+    until(lambda: note() is not None)
+    assert note() == "The disk at sub is not connected. What is known of the files there is kept."
+    disk.plug()
+    until(lambda: note() is None)
+    until(service.jobs.is_idle)
+    assert client.get("/api/status").json()["items"] == 2
 
 
 @pytest.mark.parametrize(
