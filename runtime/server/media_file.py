@@ -87,6 +87,19 @@ def open_media(item: MediaItem, root: str) -> OpenMedia:
     return OpenMedia(file, status.st_size, status.st_mtime, media_type, etag)
 
 
+def open_inside(root: str, name: str) -> BinaryIO | None:
+    """The file `root`/`name`, which has no links in it: none is followed on the way. None for no plain file.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    descriptor = _walk(root, name)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return None
+    return os.fdopen(descriptor, "rb")
+
+
 def _open(item: MediaItem, root: str) -> BinaryIO:
     try:
         real, real_root = os.path.realpath(item.path, strict=True), os.path.realpath(root, strict=True)
@@ -94,17 +107,15 @@ def _open(item: MediaItem, root: str) -> BinaryIO:
             raise ForbiddenError(
                 f"{_name(item)} is a link that leads out of its folder. It is not given out."
             )
-        descriptor = _walk(real_root, os.path.relpath(real, real_root))
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise ForbiddenError(f"{_name(item)} is no plain file any more. It is not given out.")
+        file = open_inside(real_root, os.path.relpath(real, real_root))
     except OSError as error:
         raise _refused(item, error) from error
-    return os.fdopen(descriptor, "rb")
+    if file is None:
+        raise ForbiddenError(f"{_name(item)} is no plain file any more. It is not given out.")
+    return file
 
 
 def _walk(root: str, name: str) -> int:
-    """A descriptor of `root`/`name`, which has no links in it: none is followed on the way."""
     if os.open not in os.supports_dir_fd:  # Windows, where making links needs rights of its own
         return os.open(os.path.join(root, name), _READ | _NO_FOLLOW)  # noqa: PTH118
     *folders, last = name.split(os.sep)  # noqa: PTH206 - keeps surrogate escapes

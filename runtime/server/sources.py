@@ -16,16 +16,19 @@ import contextlib
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import BinaryIO
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
 from ..errors import PartError
 from ..library.roots import is_inside
+from .media_file import open_inside
 from .remote import Remote, RemoteError
 
 _REMOTE = ("http://", "https://")
+_OPEN_FILES = "/proc/{pid}/fd"
+_PIECE = 1 << 20
 _BLANKS = str.maketrans("", "", " \t\r\n")
 
 
@@ -69,10 +72,12 @@ class Sources:
         """
         self.check(address, part=part)
         scheme = _scheme(address)
-        if scheme == "file://":
-            yield self._local(address, part)
-            return
         with tempfile.TemporaryDirectory(prefix="qvl-input-") as folder:  # readable by its owner alone
+            if scheme == "file://":
+                opened, suffix = self._local(address, part)
+                with opened:
+                    yield _at_hand(opened, Path(folder) / f"input{suffix}", go_on)
+                return
             path = Path(folder) / "input"
             with path.open("wb") as file:
                 if scheme in _REMOTE:
@@ -81,24 +86,23 @@ class Sources:
                     file.write(_decoded(address, part))
             yield path
 
-    def _local(self, address: str, part: str) -> Path:
-        """The file that a `file://` address names, below an indexed folder whatever links lead to."""
+    def _local(self, address: str, part: str) -> tuple[BinaryIO, str]:
+        """The file that a `file://` address names, open, and its extension.
+
+        It lies below an indexed folder whatever links lead to; one that appears in between is not followed.
+        """
         nothing = PartError(part, "there is no such file below the indexed folders.")
-        split = urlsplit(address)
-        if split.netloc not in ("", "localhost") or split.query or split.fragment:
-            raise PartError(
-                part, "must be of the form file:///folder/file, with % as %25, ? as %3F, # as %23."
-            )
         try:
-            path = os.path.realpath(url2pathname(split.path) if os.name == "nt" else unquote(split.path))
+            path = os.path.realpath(_path_of(address, part))
             roots = [os.path.realpath(root) for root in (self._roots() if self._roots is not None else ())]
             # One answer for all that is not given out: which files exist elsewhere is nobody's business.
-            is_ours = any(is_inside(path, root) for root in roots) and os.path.isfile(path)  # noqa: PTH113
+            root = next((root for root in roots if is_inside(path, root)), None)
+            file = None if root is None else open_inside(root, os.path.relpath(path, root))
         except (OSError, ValueError) as error:
             raise nothing from error
-        if not is_ours:
+        if file is None:
             raise nothing
-        return Path(path)
+        return file, PurePath(path).suffix
 
     def _fetch(self, address: str, file: BinaryIO, part: str, go_on: Callable[[], None]) -> None:
         if self._remote is None:  # as `check` found; for the type checker
@@ -113,6 +117,30 @@ def _scheme(address: str) -> str:
     """`http://`, `https://`, `file://`, `data:`, or nothing for what has none of these."""
     start = address[:8].lower()
     return next((scheme for scheme in (*_REMOTE, "file://", "data:") if start.startswith(scheme)), "")
+
+
+def _path_of(address: str, part: str) -> str:
+    """The path of a `file://` address."""
+    split = urlsplit(address)
+    if split.netloc not in ("", "localhost") or split.query or split.fragment:
+        raise PartError(part, "must be of the form file:///folder/file, with % as %25, ? as %3F, # as %23.")
+    return url2pathname(split.path) if os.name == "nt" else unquote(split.path)
+
+
+def _at_hand(file: BinaryIO, path: Path, go_on: Callable[[], None]) -> Path:
+    """Let `path` lead to an open file, whatever lies where it was opened by now.
+
+    Linux has a name for what a process holds open; elsewhere it takes a copy.
+    """
+    opened = Path(_OPEN_FILES.format(pid=os.getpid()), str(file.fileno()))
+    if opened.exists():
+        path.symlink_to(opened)
+        return path
+    with path.open("wb") as copy:
+        while piece := file.read(_PIECE):
+            go_on()
+            copy.write(piece)
+    return path
 
 
 def _decoded(address: str, part: str) -> bytes:

@@ -8,6 +8,7 @@ import http.server
 import io
 import ipaddress
 import os
+import shutil
 import socket
 import struct
 import threading
@@ -25,6 +26,8 @@ from hypothesis import strategies as st
 from qvl_local.runtime import Embedder
 from qvl_local.runtime.errors import MediaError, PartError, StoppedError
 from qvl_local.runtime.library.decode import nothing
+from qvl_local.runtime.library.roots import is_inside
+from qvl_local.runtime.server import sources as sources_module
 from qvl_local.runtime.server.app import build_app
 from qvl_local.runtime.server.decoders import Decoders, DecoderSettings
 from qvl_local.runtime.server.inputs import Draft, Inputs, parse_inputs, parse_messages
@@ -248,6 +251,44 @@ def test_no_file_elsewhere_whether_there_is_one_or_not(read: Any, places: Path, 
     sources = Sources(roots=lambda: [str(places / "photos")])
     with pytest.raises(PartError, match=r"^input\.image: there is no such file below the indexed folders"):
         read({"image": f"file://{places}{name}"}, sources)
+
+
+def test_a_link_that_appears_after_the_look_is_not_followed(
+    read: Any, places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (places / "photos" / "sub").mkdir()
+    shutil.copy(places / "photos" / "a b.png", places / "photos" / "sub" / "s.png")
+    sources = Sources(roots=lambda: [str(places / "photos")])
+    address = f"file://{places}/photos/sub/s.png"
+    assert read({"image": address}, sources)["image"]
+
+    def looked(path: str, folder: str) -> bool:
+        found = is_inside(path, folder)
+        shutil.rmtree(places / "photos" / "sub")
+        (places / "photos" / "sub").symlink_to(places / "secret")
+        return found
+
+    monkeypatch.setattr(sources_module, "is_inside", looked)
+    with pytest.raises(PartError, match="there is no such file"):
+        read({"image": address}, sources)
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_what_is_decoded_is_what_was_opened(
+    places: Path, monkeypatch: pytest.MonkeyPatch, is_named: bool
+) -> None:
+    if not is_named:  # as on a system without /proc
+        monkeypatch.setattr(sources_module, "_OPEN_FILES", str(places / "missing"))
+    photo = places / "photos" / "a b.png"
+    content = photo.read_bytes()
+    (places / "secret" / "s.png").write_bytes(b"something else")
+    sources = Sources(roots=lambda: [str(places / "photos")])
+    with sources.file(f"file://{places}/photos/a%20b.png", part="input", go_on=nothing) as path:
+        photo.unlink()
+        photo.symlink_to(places / "secret" / "s.png")
+        assert (path.read_bytes(), path.suffix) == (content, ".png")
+        assert path.is_symlink() == is_named
+    assert not path.parent.exists()
 
 
 @pytest.mark.parametrize("address", ["file://elsewhere/a.png", "file:///a.png?x", "file:///a.png#x"])
