@@ -23,6 +23,10 @@ EARTH_RADIUS_KM = 6371.0088
 """The mean radius of the Earth (IUGG)."""
 
 
+SHOWN = "m.state = 'indexed' AND m.shown_by IS NULL"
+"""What people see as an item, in SQL: it was read well, and no other item stands for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Condition:
     """An SQL expression over `media AS m`, and its parameters."""
@@ -63,13 +67,12 @@ def condition_of(connection: apsw.Connection, filters: Filters | None) -> Condit
 def shown_items(connection: apsw.Connection, filters: Filters | None) -> Condition:
     """The rows that people see as items, as far as `filters` lets them.
 
-    They were read well, and no other item stands for them. Raises InputError as `condition_of`.
+    Raises InputError as `condition_of`.
     """
-    shown = "m.state = 'indexed' AND m.shown_by IS NULL"
     condition = condition_of(connection, filters)
     if condition is None:
-        return Condition(shown, ())
-    return Condition(f"{shown} AND ({condition.sql})", condition.values)
+        return Condition(SHOWN, ())
+    return Condition(f"{SHOWN} AND ({condition.sql})", condition.values)
 
 
 def _each(given: str | tuple[str, ...]) -> tuple[str, ...]:

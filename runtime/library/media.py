@@ -5,6 +5,7 @@ Every function runs inside the transaction of its caller.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .companions import pair_up
-from .connection import fetch, fetch_one
+from .connection import count, fetch, fetch_one
 from .records import EncodedSegment, FailedMedia, FoundFile, IndexedMedia, MediaItem, Space
 from .rows import (
     MEDIA_COLUMNS,
@@ -171,10 +172,16 @@ def _copy_vectors(connection: apsw.Connection, source_id: int, target_id: int) -
 
 
 def remove_media(connection: apsw.Connection, media_ids: Iterable[int]) -> int:
-    """Delete media with their segments and vectors; returns how many were items, and not in quarantine."""
-    removed = 0
+    """Delete media with their segments and vectors; returns how many people saw as items."""
+    media_ids = list(media_ids)
+    removed = count(
+        connection,
+        "SELECT count(*) FROM json_each(?) j JOIN media m ON m.id = j.value WHERE m.state = 'indexed' "
+        "AND m.shown_by IS NULL AND EXISTS (SELECT 1 FROM segment s WHERE s.media_id = m.id)",
+        (json.dumps(media_ids),),
+    )
     for media_id in media_ids:
-        removed += _clear(connection, media_id, None)
+        _clear(connection, media_id, None)
         before = _name_of(connection, media_id)
         connection.execute("DELETE FROM media WHERE id = ?", (media_id,))
         for folder_id, name in before:
@@ -246,25 +253,25 @@ def _refuse(connection: apsw.Connection, media_id: int, space: Space, reason: st
     connection.execute("INSERT INTO refusal VALUES (?, ?, ?)", (media_id, space.id, stored_text(reason)))
 
 
-def _clear(connection: apsw.Connection, media_id: int, space: Space | None) -> bool:
-    """Forget what one space (None: every space) holds of an item; returns whether there were segments."""
+def _clear(connection: apsw.Connection, media_id: int, space: Space | None) -> None:
+    """Forget what one space (None: every space) holds of an item."""
     if space is not None:
-        return _clear_space(connection, media_id, space.id)
+        _clear_space(connection, media_id, space.id)
+        return
     spaces = fetch(
         connection,
         "SELECT space_id FROM segment WHERE media_id = ?1 "
         "UNION SELECT space_id FROM refusal WHERE media_id = ?1",
         (media_id,),
     )
-    cleared = [_clear_space(connection, media_id, space_id) for (space_id,) in spaces]
-    return any(cleared)
+    for (space_id,) in spaces:
+        _clear_space(connection, media_id, space_id)
 
 
-def _clear_space(connection: apsw.Connection, media_id: int, space_id: int) -> bool:
+def _clear_space(connection: apsw.Connection, media_id: int, space_id: int) -> None:
     own, parameters = "media_id = ? AND space_id = ?", (media_id, space_id)
     connection.execute(f"DELETE FROM refusal WHERE {own}", parameters)
     connection.execute(
         f"DELETE FROM vector WHERE segment_id IN (SELECT id FROM segment WHERE {own})", parameters
     )
     connection.execute(f"DELETE FROM segment WHERE {own}", parameters)
-    return connection.changes() > 0

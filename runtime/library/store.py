@@ -39,7 +39,7 @@ from .connection import (
     storage_errors,
     write_transaction,
 )
-from .filters import Condition, condition_of, inside
+from .filters import SHOWN, Condition, condition_of, inside
 from .home import DATABASE, LOCK, claim_folder, is_file, open_for_reading, open_for_writing
 from .lock import FileLock
 from .media import (
@@ -299,7 +299,7 @@ class Store:
             space = space or spaces.active_space(connection)
             rows = fetch(
                 connection,
-                "SELECT m.folder_id, count(*) FROM media m WHERE m.state = 'indexed' AND EXISTS "
+                f"SELECT m.folder_id, count(*) FROM media m WHERE {SHOWN} AND EXISTS "
                 "(SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?) GROUP BY m.folder_id",
                 (0 if space is None else space.id,),
             )
@@ -411,7 +411,10 @@ class Store:
     # Reading
 
     def counts(self, space: Space | None = None) -> Counts:
-        """What the library holds in `space` (the active one when None). A failed file is not an item."""
+        """What the library holds in `space` (the active one when None).
+
+        Items as people see them: a failed file is none, and a Live Photo is one.
+        """
         with self._reading() as connection:
             space = space or spaces.active_space(connection)
             failed = len(failed_media(connection, space))
@@ -420,7 +423,7 @@ class Store:
             kinds: dict[str, int] = dict(
                 fetch(
                     connection,
-                    "SELECT m.kind, count(*) FROM media m WHERE m.state = 'indexed' AND EXISTS "
+                    f"SELECT m.kind, count(*) FROM media m WHERE {SHOWN} AND EXISTS "
                     "(SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?) GROUP BY m.kind",
                     (space.id,),
                 )

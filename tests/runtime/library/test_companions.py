@@ -43,6 +43,10 @@ def test_a_live_photo_is_one_item_in_every_order_of_writing(home: Path, make: An
             assert shown(store) == ["IMG_1.HEIC", "IMG_1.JPG"]
             assert store.companions(ids.values()) == {ids[0]: (Companion("live", "IMG_1.MOV", ids[2]),)}
             assert store.shown_as(ids[2]) == ids[0]
+            counts = store.counts()
+            assert (counts.items, counts.photos, counts.videos, counts.segments) == (2, 2, 0, 3)
+            assert store.folder_counts() == {folder.id: 2}
+            assert store.remove(ids.values()) == 2
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def undo(home: Path) -> None:
     connection = apsw.Connection(str(home / DATABASE))
     for name in ("media_shown_by", "media_shown", "media_place"):
         connection.execute(f"DROP INDEX {name}")
-    connection.execute("ALTER TABLE media DROP COLUMN shown_by; DROP TABLE raw")
+    connection.execute("ALTER TABLE media DROP COLUMN shown_by; DROP TABLE raw; DROP TABLE mount")
     connection.executemany("DELETE FROM migration WHERE name = ?", [(name,) for name in later])
     connection.close()
 
@@ -314,5 +318,6 @@ def test_a_live_photo_of_real_files_is_one_item(tmp_path: Path, media: Any, tiny
         (item,) = library.browse().items
         assert (item.id, item.companions) == (hit.media_id, hit.companions)
         assert (library.facets().photos, library.facets().videos) == (1, 0)
+        assert library.status().counts.items == 1
         assert library.duplicates() == ()
         assert library.similar(album / "IMG_1.MOV").hits == ()
