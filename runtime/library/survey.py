@@ -258,8 +258,9 @@ def _changed_places(store: Store, paths: Sequence[str], space: Space) -> list[_P
         name = "" if path == owner.path else os.path.relpath(path, owner.path)
         if not owner.is_whole:
             # Only the files that were named are ours.
-            if name and store.known_file(owner.id, name, space) is not None:
-                places[path] = _Place(owner, name, path, is_file=True)
+            for file in store.known_below(owner.id, name, space) if name else store.known(owner.id, space):
+                at = path_in(owner.path, file.name)
+                places[at] = _Place(owner, file.name, at, is_file=True)
         elif not name or _is_bare(owner.path):
             places[owner.path] = _whole(owner)
         else:

@@ -12,9 +12,10 @@ itself lets searches go first.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from typing import Literal
 from ..errors import InputError, LibraryBusyError, QvlError, StoppedError
 from ..library.indexer import IndexProgress, IndexSettings
 from ..library.library import Library
+from ..library.records import Folder
+from ..library.roots import in_terms_of, innermost, is_inside
 from ..library.store import Store
 from ..library.workers import WorkerSettings, default_worker_count
 
@@ -34,6 +37,8 @@ _LONGEST_RETRY_S = 900.0
 # A long run makes room for what changed meanwhile, but not so often that it gets nowhere.
 _MAKES_ROOM_AFTER_S = 60.0
 _STOP_LIMIT_S = 60.0
+# Paused for weeks, a server must not remember every file that was written meanwhile.
+_MANY_CHANGED = 2000
 
 Kind = Literal["named", "everything", "changed"]
 
@@ -84,6 +89,23 @@ class _Wanted:
             return "everything", ()
         changed, self.changed = tuple(self.changed), {}
         return "changed", changed
+
+    def gather(self, roots: Sequence[Folder]) -> None:
+        """Remember many changes as the folders they lie in, and many folders as the roots above them.
+
+        What lies in none of the roots is nobody's business.
+        """
+        owned = [(path, root.path) for path in self.changed if (root := innermost(roots, path)) is not None]
+        places = {root if path == root else os.path.dirname(path) for path, root in owned}  # noqa: PTH120
+        if len(places) > _MANY_CHANGED // 2:
+            places = {root for _, root in owned}
+        self.changed = dict.fromkeys(sorted(places))
+
+    def forget(self, gone: str, roots: Sequence[Folder]) -> None:
+        """The root `gone` was removed: what was named in it is wanted no more, unless other roots hold it."""
+        for path in tuple(self.named):
+            if is_inside(in_terms_of(path, [gone]), gone) and innermost(roots, path) is None:
+                del self.named[path]
 
     def put_back(self, kind: Kind, paths: tuple[str, ...]) -> None:
         """A run that did not get to its end is wanted still."""
@@ -145,10 +167,19 @@ class Jobs:
         self.add([path])
 
     def changed(self, paths: Iterable[str]) -> None:
-        """Look again at these places below the library's folders."""
+        """Look again at these places below the library's folders.
+
+        Very many are remembered as the folders that they lie in.
+        """
         with self._changes:
             self._wanted.changed |= dict.fromkeys(paths)
+            is_too_many = len(self._wanted.changed) > _MANY_CHANGED
             self._changes.notify_all()
+        if is_too_many:
+            with suppress(QvlError):  # with the next change, then
+                roots = self._library.folders()
+                with self._changes:
+                    self._wanted.gather(roots)
 
     def start(self) -> None:
         """Bring everything that the library knows up to date, also where that was paused."""
@@ -219,9 +250,10 @@ class Jobs:
         with self._between_runs(), Store.open(self._library.path, mode="write") as store:
             gone = next((folder.path for folder in store.folders() if folder.id == folder_id), None)
             removed = store.remove_folder(folder_id)
-        if gone is not None:
-            with self._changes:
-                self._wanted.named.pop(gone, None)
+            if gone is not None:
+                with self._changes:
+                    # Indexing it would make a root of it again.
+                    self._wanted.forget(gone, store.folders())
         return removed
 
     def end(self) -> None:
@@ -377,8 +409,6 @@ def remember_folders(library: Path, paths: Iterable[str]) -> None:
     Raises:
         LibraryBusyError: another process is indexing into the library.
     """
-    from ..library.roots import in_terms_of, is_inside
-
     with Store.open(library, mode="write") as store:
         for path in paths:
             known = [folder.path for folder in store.folders() if folder.is_whole]

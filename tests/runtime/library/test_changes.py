@@ -130,6 +130,7 @@ def test_of_a_root_of_single_files_only_those_count(
     other = write(tmp_path / "some" / "other.jpg")
     write(one, "changed by now")
     assert changes(store, space, one, other) == (["one.jpg"], [])
+    assert changes(store, space, one.parent) == (["one.jpg"], [])
 
 
 def test_a_link_that_leaves_the_root_is_not_followed(

@@ -218,7 +218,7 @@ def test_an_inner_root_on_a_disk_is_kept_with_it(
 def test_a_disk_that_goes_while_it_is_looked_at_loses_nothing(
     look: Callable[..., Survey], disks: PretendedDisks, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find_visible = survey_module.find_visible
+    find_visible = scanner.find_visible
 
     def unplugged_first(*args: Any) -> Any:
         disks.unplug(root / "disk")
@@ -234,7 +234,7 @@ def test_a_disk_that_comes_while_it_is_looked_at_loses_nothing(
     look: Callable[..., Survey], disks: PretendedDisks, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disks.unplug(root / "disk")
-    find_visible = survey_module.find_visible
+    find_visible = scanner.find_visible
 
     def plugged_then(*args: Any) -> Any:
         try:
@@ -251,7 +251,7 @@ def test_a_disk_that_comes_while_it_is_looked_at_loses_nothing(
 def test_a_root_that_goes_while_a_change_in_it_is_looked_at_loses_nothing(
     look: Callable[..., Survey], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find_visible = survey_module.find_visible
+    find_visible = scanner.find_visible
 
     def away_first(*args: Any) -> Any:
         if root.exists():

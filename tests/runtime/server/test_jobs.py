@@ -149,6 +149,30 @@ def test_what_is_wanted_merges(
     assert runs.asked == [("index", ())]
 
 
+def test_what_changes_while_indexing_is_paused_is_remembered_as_folders(
+    library: Library, jobs: Jobs, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs_module, "_MANY_CHANGED", 8)
+    with Store.open(library.path, mode="write") as store:
+        store.add_folder(str(album))
+    runs = Runs(library, monkeypatch)
+    jobs.pause()
+    jobs.changed([str(album / "a" / f"{number}.jpg") for number in range(7)])
+    jobs.changed([str(album / "b" / "1.jpg"), str(tmp_path / "elsewhere.jpg")])
+    jobs.resume()
+    until(jobs.is_idle)
+    assert runs.asked == [("update", (str(album / "a"), str(album / "b")))]
+    runs.asked.clear()
+    jobs.pause()
+    for number in range(100):
+        jobs.changed([str(album / f"{number}" / "1.jpg")])
+        assert len(jobs._wanted.changed) <= 8
+    jobs.changed([str(album / f"{number}" / "1.jpg") for number in range(100)])
+    jobs.resume()
+    until(jobs.is_idle)
+    assert runs.asked == [("update", (str(album),))]
+
+
 def test_what_is_added_goes_before_a_long_run(
     library: Library, jobs: Jobs, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -323,6 +347,22 @@ def test_a_folder_is_removed_while_it_is_indexed(
     assert [folder.path for folder in library.folders()] == [str(album)]
     assert items(library) == 6
     assert len(list((tmp_path / "large").iterdir())) == 30
+
+
+def test_a_folder_below_a_root_that_is_removed_makes_itself_no_root(
+    library: Library, jobs: Jobs, album: Path, media: Any
+) -> None:
+    media.photo(album / "2020" / "inner.jpg", (90, 90, 160), seed=9)
+    media.photo(album / "kept" / "inner.jpg", (10, 90, 160), seed=10)
+    with Store.open(library.path, mode="write") as store:
+        outer, _ = store.add_folder(str(album)), store.add_folder(str(album / "kept"))
+    jobs.pause()
+    jobs.add([str(album / "2020"), str(album / "kept")])
+    jobs.remove_folder(outer.id)
+    jobs.resume()
+    until(jobs.is_idle)
+    assert [folder.path for folder in library.folders()] == [str(album / "kept")]
+    assert items(library) == 1
 
 
 def test_a_folder_of_a_library_that_another_process_indexes_is_not_removed(
