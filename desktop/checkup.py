@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from qvl_local.runtime.errors import QvlError
-from qvl_local.runtime.model.planner import Workload
+from qvl_local.runtime.model.footprint import Workload
 
 from .machine import Machine, can_write, free_bytes, read_machine
 from .plans import ModelPlan, is_at_hand, plan_models
@@ -155,8 +155,8 @@ def _library_problems(folder: Path) -> Iterator[str]:
 
 
 def _models() -> Iterator[ModelAtHand]:
-    from qvl_local.runtime.model.hub import Hub, Reference
     from qvl_local.runtime.model.checkpoints import NAMES, TINY
+    from qvl_local.runtime.model.hub import Hub, Reference
 
     yield ModelAtHand(TINY, "included")
     hub = Hub.of_this_machine()

@@ -12,15 +12,9 @@ from typing import TYPE_CHECKING
 from qvl_local.runtime.errors import QvlError
 from qvl_local.runtime.hardware import first_gpu
 from qvl_local.runtime.model.config import ModelConfig, load_config
-from qvl_local.runtime.model.planner import (
-    Budget,
-    Plan,
-    Workload,
-    is_small,
-    plans,
-    published_config,
-    recommend,
-)
+from qvl_local.runtime.model.footprint import Workload
+from qvl_local.runtime.model.planner import Budget, Plan, is_small, plans, recommend
+from qvl_local.runtime.model.published import published_config
 
 from .machine import Machine
 from .text import count, size

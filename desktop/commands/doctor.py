@@ -38,7 +38,7 @@ def doctor(
     """
     settings = Settings.read(library=library, model=model)
 
-    from qvl_local.runtime.model.planner import Workload
+    from qvl_local.runtime.model.footprint import Workload
 
     from ..checkup import check
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LibraryError
-from ..model.bundle import MANIFEST
+from ..model.bundle import MANIFEST, precision_name
 from .records import Space, SpaceIdentity
 from .roots import absolute
 
@@ -100,7 +100,8 @@ def identity_of(embedder: Embedder, model: str) -> SpaceIdentity:
 def _remembered(identity: SpaceIdentity) -> tuple[BackendName, str]:
     """Backend and precision of a space's vectors. A precision goes by what it makes of the decoder."""
     engine, _, formats = identity.precision.rpartition(" ")
-    return "torch" if engine == _TORCH else "onnx", formats.partition("/")[0]
+    decoder = formats.partition("/")[0]
+    return ("torch", decoder) if engine == _TORCH else ("onnx", precision_name(decoder))
 
 
 def check_comparable(store: Store, asked: Asked, wanted: SpaceIdentity) -> None:

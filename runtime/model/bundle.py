@@ -26,6 +26,9 @@ from .replacement import recover
 FORMAT = 1
 MANIFEST = "qvl.json"
 
+# Precisions that are not named like what their decoder has.
+_NAMED_OTHERWISE = {"int8-fine": "int8-safe"}
+
 Role = Literal["embedder", "reranker"]
 Layout = Literal["separate", "shared"]
 
@@ -187,6 +190,11 @@ class Bundle:
             ]
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def precision_name(decoder: str) -> str:
+    """What a precision is called that gives decoders weights of this format, as far as it has a name."""
+    return _NAMED_OTHERWISE.get(decoder, decoder)
 
 
 def holds_bundle(folder: Path) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError, ParityError
-from .bundle import Bundle, Role, holds_bundle, open_bundle
+from .bundle import Bundle, Role, holds_bundle, open_bundle, precision_name
 from .bundle_cache import export_once, is_refused, note_refusal, was_exported
 from .checkpoints import Checkpoint, find_checkpoints
 from .config import load_config
@@ -110,8 +110,9 @@ def recommended_precisions(
 
 def _check_precision(bundle: Bundle, precision: str) -> None:
     for part in bundle.manifest.parts.values():
-        if part.decoder_precision != precision:
+        if precision not in (part.decoder_precision, precision_name(part.decoder_precision)):
             raise InputError(
-                f"{bundle.path}: is a bundle of {part.decoder_precision} weights, not {precision}. "
+                f"{bundle.path}: is a bundle of {precision_name(part.decoder_precision)} weights, not "
+                f"{precision}. "
                 "Leave the precision out, or export another bundle."
             )

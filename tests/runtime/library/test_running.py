@@ -28,6 +28,7 @@ def space(precision: str, model: str = "tiny") -> Space:
         (Asked("2b", "torch", "cpu", "nf4"), None, ("2b", "torch", "nf4")),
         (Asked(), space("fp16/fp16"), ("tiny", "onnx", "fp16")),
         (Asked("tiny"), space("nf4/int8-weight"), ("tiny", "onnx", "nf4")),
+        (Asked(), space("int8-fine/fp16"), ("tiny", "onnx", "int8-safe")),
         (Asked(), space("torch bf16/bf16", "2b"), ("2b", "torch", "bf16")),
         (Asked(precision="fp32"), space("torch bf16/bf16", "2b"), ("2b", "torch", "fp32")),
         (Asked(backend="onnx"), space("torch bf16/bf16", "2b"), ("2b", "onnx", None)),

@@ -8,18 +8,10 @@ from pathlib import Path
 import pytest
 from qvl_local.runtime.model import planner
 from qvl_local.runtime.model.config import ModelConfig, load_config
-from qvl_local.runtime.model.planner import (
-    STORAGE,
-    Budget,
-    Format,
-    Storage,
-    Workload,
-    plan,
-    plans,
-    published_config,
-    recommend,
-    recommended_precisions,
-)
+from qvl_local.runtime.model.footprint import Workload
+from qvl_local.runtime.model.planner import Budget, plan, plans, recommend, recommended_precisions
+from qvl_local.runtime.model.published import published_config
+from qvl_local.runtime.model.weight_formats import STORAGE, Format, Storage
 
 GB = 1_000_000_000
 
@@ -74,6 +66,27 @@ def test_layouts_differ_by_one_decoder_and_its_sessions() -> None:
 def test_both_models_in_nf4_hold_what_was_counted_from_their_graphs(name: str, gib: float) -> None:
     found = plan(shapes(name), "nf4", "shared", workload=Workload(), budget=Budget("cpu", 64 * GB))
     assert round(found.resident / 2**30, 2) == gib
+
+
+def test_int8_safe_has_its_attention_in_float16_and_its_mlps_in_bytes() -> None:
+    config = shapes("2b")
+    budget = Budget("cpu", 64 * GB)
+    safe, int8, half = (
+        plan(config, precision, "separate", workload=Workload(), budget=budget)
+        for precision in ("int8-safe", "int8", "fp16")
+    )
+    # 16 heads and twice 8 of 128, and back: 12.6 million weights a layer take two bytes instead of one, without
+    # 4 for each row and one for each matrix.
+    attention = 2048 * 2048 * 2 + 2 * 1024 * 2048
+    assert safe.decoder - int8.decoder == 28 * (attention - 4 * (2048 + 2 * 1024 + 2048) - 4)
+    assert safe.vision == half.vision
+    # In memory the float16 of a graph that computes in float32 is widened.
+    held = STORAGE["int8"].decoder.cpu_held * (int8.decoder - 28 * attention) + 28 * 4 * attention
+    assert safe.decoder_held == pytest.approx(held, rel=0.01)
+    assert safe.resident == safe.vision_held + 2 * safe.decoder_held
+    found = plans(config, budget=budget)
+    assert {one.layout for one in found if one.precision == "int8-safe"} == {"separate", "shared"}
+    assert "int8-safe" not in {one.precision for one in plans(config, budget=Budget("cuda", 64 * GB))}
 
 
 def test_a_cpu_holds_float16_widened() -> None:

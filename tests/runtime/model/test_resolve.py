@@ -12,7 +12,7 @@ from qvl_local.runtime.model import bundle_cache
 from qvl_local.runtime.model import resolve as resolve_module
 from qvl_local.runtime.model.bundle_cache import export_once
 from qvl_local.runtime.model.checkpoints import Checkpoint, find_checkpoints
-from qvl_local.runtime.model.planner import published_config
+from qvl_local.runtime.model.published import published_config
 from qvl_local.runtime.model.resolve import recommended_precisions, resolve
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -53,6 +53,19 @@ def test_a_bundle_folder_is_itself():
     assert resolve(str(bundle.path), precision="fp32").path == bundle.path
     with pytest.raises(InputError, match="is a bundle of fp32 weights, not fp16"):
         resolve(bundle.path, precision="fp16")
+
+
+def test_a_bundle_folder_knows_the_name_of_its_precision(tmp_path):
+    """What int8-safe gives decoders is called int8-fine; both names are its."""
+    folder = shutil.copytree(resolve("tiny").path, tmp_path / "bundle")
+    manifest = json.loads((folder / "qvl.json").read_text(encoding="utf-8"))
+    for part in manifest["parts"].values():
+        part["decoder_precision"] = "int8-fine"
+    (folder / "qvl.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert resolve(folder, precision="int8-safe").path == folder
+    assert resolve(folder, precision="int8-fine").path == folder
+    with pytest.raises(InputError, match="is a bundle of int8-safe weights, not int8"):
+        resolve(folder, precision="int8")
 
 
 def test_each_precision_is_a_bundle_of_its_own():
