@@ -76,7 +76,7 @@ def _photo(item: MediaItem, budget: PixelBudget) -> NDArray[np.uint8] | None:
     try:
         with Path(item.path).open("rb") as file:
             form = read_format(file, item.path)
-            with damage_named(item.path, form), open_photo(file, form) as image:
+            with damage_named(item.path), open_photo(file, form) as image:
                 shrink_early(image, max(fit_image_size(image.height, image.width, budget)))
                 return _fitted(Image.fromarray(to_rgb(image)), budget)
     except (MediaError, OSError):

@@ -18,6 +18,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..damage import damage
 from ..errors import MediaError, MediaLimitError
 from ..model.video import VideoFrames, fit_frames
 from .decode import DecodeTask, Description, Piece
@@ -59,7 +60,7 @@ def decode_film(
         ) as container:
             yield from _decode(container, task, beat)
     except av.error.FFmpegError as error:
-        raise MediaError(task.path, f"the {form.name} file is damaged ({_why(error)})") from error
+        raise MediaError(task.path, damage(task.path, error, what="video")) from error
 
 
 def _decode(
@@ -82,7 +83,7 @@ def _decode(
         yield _piece(scene, task)
         end_ms = scene.t1_ms
     if cover is None:
-        raise MediaError(task.path, "not one frame of the video can be decoded")
+        raise MediaError(task.path, damage(task.path, what="video"))
     yield Description(
         describe_video(
             {**stream.metadata, **container.metadata},
@@ -97,8 +98,9 @@ def _decode(
 def _picture_stream(container: InputContainer, task: DecodeTask) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     if not streams:
-        what = "sound" if container.streams.audio else "nothing to see"
-        raise MediaError(task.path, f"it holds no video, only {what}")
+        if not container.streams.audio:
+            raise MediaError(task.path, damage(task.path, what="video"))
+        raise MediaError(task.path, "the file holds only sound, and no pictures to search")
     stream = streams[0]
     if stream.width * stream.height > task.limits.frame_pixels:
         raise MediaLimitError(
@@ -230,7 +232,3 @@ def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
 def _liveliness(pixels: NDArray[np.uint8]) -> float:
     # A cover should not be the black frame that films begin with.
     return float(pixels[::4, ::4].std())
-
-
-def _why(error: av.error.FFmpegError) -> str:
-    return " ".join((error.strerror or str(error)).split())

@@ -84,7 +84,7 @@ def _of_photo(item: MediaItem, side: int) -> bytes | None:
     try:
         with Path(item.path).open("rb") as file:
             form = read_format(file, item.path)
-            with damage_named(item.path, form), open_photo(file, form) as image:
+            with damage_named(item.path), open_photo(file, form) as image:
                 shrink_early(image, side)
                 return make_thumbnail(Image.fromarray(to_rgb(image)), side=side)
     except (MediaError, OSError):

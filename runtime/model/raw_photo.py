@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from ..damage import damage
 from ..errors import MediaAccessError, MediaError, MediaLimitError
 from .pixels import PixelBudget, fit_image_size
 
@@ -143,9 +144,7 @@ def _named(path: str | Path) -> Iterator[None]:
     try:
         yield
     except (rawpy.LibRawUnsufficientMemoryError, rawpy.LibRawTooBigError) as error:
-        raise MediaLimitError(
-            path, f"the raw file takes more memory than there is ({_words(error)})"
-        ) from error
+        raise MediaLimitError(path, "developing it needs more memory than there is for one file") from error
     except rawpy.LibRawFileUnsupportedError as error:
         raise MediaError(
             path,
@@ -153,14 +152,7 @@ def _named(path: str | Path) -> Iterator[None]:
             "export it as JPEG or DNG with the program of the camera",
         ) from error
     except rawpy.LibRawError as error:
-        raise MediaError(
-            path, f"the raw file is damaged or cut short ({_words(error)}); copy it again from its source"
-        ) from error
-
-
-def _words(error: Exception) -> str:
-    said = error.args[0] if error.args else type(error).__name__
-    return said.decode("utf-8", "replace") if isinstance(said, bytes) else str(said)
+        raise MediaError(path, damage(path, error, what="raw file")) from error
 
 
 def _check_size(width: int, height: int, path: str | Path, limit: int) -> None:

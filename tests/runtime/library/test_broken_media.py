@@ -32,7 +32,7 @@ BAD = {
     "zeros.mp4": "only zeros",
     "text called.jpg": "no photo or video of a known format",
     "sound only.mp4": "only sound",
-    "no index.mp4": "damaged",
+    "no index.mp4": "the video is cut short: its end is missing; copy it again",
     "bomb.png": "50000x50000 pixels are more than the limit of 200 million",
     "playlist.mp4": "no photo or video of a known format",
     "pipe.jpg": "not a file",

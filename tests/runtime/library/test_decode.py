@@ -132,8 +132,8 @@ def test_the_content_decides_what_a_file_is(tmp_path: Path, media: Any, budget: 
         (b"\0" * 4096, "only zeros"),
         (b"just some text", "no photo or video of a known format"),
         (b"\xff\xd8\xff\xe0 not a picture", "damaged|cut short"),
-        (b"\x89PNG\r\n\x1a\n" + b"?" * 100, "damaged"),
-        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"?" * 500, "damaged|not one frame|no video"),
+        (b"\x89PNG\r\n\x1a\n" + b"?" * 100, "cut short"),
+        (b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + b"?" * 500, "the video is cut short"),
         (b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n", "no photo or video of a known format"),
         (b"\x1a\x45\xdf\xa3" + b"\xff" * 300, "damaged"),
     ],
@@ -155,8 +155,8 @@ def test_a_broken_photo_has_one_wording(tmp_path: Path, media: Any, budget: Pixe
         read_image(path)
     with pytest.raises(MediaError) as as_file:
         list(decode_file(DecodeTask(str(path), budget)))
-    assert as_file.value.reason.replace("JPEG picture", "picture") == as_query.value.reason
-    assert "copy it again from its source" in as_query.value.reason
+    assert as_file.value.reason == as_query.value.reason
+    assert "copy it again from where it came from" in as_query.value.reason
 
 
 def test_a_photo_cut_short_is_said_to_be(tmp_path: Path, media: Any, budget: PixelBudget) -> None:
@@ -284,10 +284,10 @@ def test_a_video_without_its_end_is_indexed_so_far(tmp_path: Path, media: Any, b
     assert np.allclose(colour_of(pieces[0].pixels.frames), RED, atol=40)  # type: ignore[union-attr]
 
 
-def test_a_video_without_its_index_is_damaged(tmp_path: Path, media: Any, budget: PixelBudget) -> None:
+def test_a_video_without_its_index_is_cut_short(tmp_path: Path, media: Any, budget: PixelBudget) -> None:
     path = media.video(tmp_path / "a.mp4", [(RED, 3)])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(MediaError, match="damaged"):
+    with pytest.raises(MediaError, match="cut short"):
         decode(path, budget)
 
 
