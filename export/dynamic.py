@@ -33,7 +33,7 @@ def quantize_dynamically(graph: Path) -> None:
     quantizer_class, settings_class = _optimum()
     with tempfile.TemporaryDirectory(dir=graph.parent, prefix=".dynamic-") as name:
         folder = Path(name)
-        _write_typed(graph, folder / graph.name)
+        write_typed(graph, folder / graph.name)
         quantizer = quantizer_class(folder / graph.name)
         settings = settings_class.avx512_vnni(is_static=False, per_channel=True)
         settings.operators_to_quantize = ["MatMul"]
@@ -52,7 +52,7 @@ def _optimum() -> tuple[Any, Any]:
     return ORTQuantizer, AutoQuantizationConfig
 
 
-def _write_typed(graph: Path, target: Path) -> None:
+def write_typed(graph: Path, target: Path) -> None:
     """A copy that says the type of every product: the quantizer cannot infer it behind contrib operators."""
     import onnx
 
