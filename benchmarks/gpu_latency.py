@@ -6,7 +6,8 @@
 For random pairs of the real models' shapes: a text query, one photo, and 20 photos reranked for one query, at
 so many visual tokens a photo. Each engine runs in a process of its own, embedder and reranker together, as a
 search needs them. Times are of whole calls, from Python objects to a number on the host. Memory of the GPU is
-what nvidia-smi shows above what was in use before; on the CPU it is the peak of the process.
+what nvidia-smi shows above what was in use before. Memory of the host is the peak of the process, for loading
+and for each task apart, where the system can tell: an export that comes before counts for none of them.
 
 Engines: `reference-bf16`, `torch-P` and `onnx-P`, P a precision. ONNX models are exported first, into the
 work folder, which takes 3 GB to 40 GB. Results go to benchmarks/results/gpu_latency.json for a GPU, else to
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -32,6 +32,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.memory import forget_peak, peak_mib
 from benchmarks.runner import ROOT, record, summary, timed
 from benchmarks.true_shapes import ROLES, SHAPES, Shape, write_pair
 
@@ -101,32 +102,53 @@ def measure(engine: str, pair: Path, *, device: str, tokens: int, runs: int) -> 
     generator = np.random.default_rng(7)
     photos = [_photo(generator, tokens) for _ in range(DOCUMENTS)]
     folders = {role: pair / name for role, name in ROLES.items()}
-    tasks, load_s = open_tasks(engine, folders, device=device, tokens=tokens)
+    peaks: dict[str, int | None] = {}
+    with _peak_of("load", peaks) as begin:
+        tasks, load_s = open_tasks(engine, folders, device=device, tokens=tokens, begin=begin)
     done: dict[str, Any] = {"load_s": round(load_s, 2)}
     for name, repeats in (("text", runs), ("photo", runs), ("rerank", max(1, runs // 4))):
         run = tasks[name]
-        answer = run(photos)  # also warms up
-        done[name] = summary([timed(lambda run=run: run(photos))[1] for _ in range(repeats)])
+        with _peak_of(name, peaks):
+            answer = run(photos)  # also warms up
+            done[name] = summary([timed(lambda run=run: run(photos))[1] for _ in range(repeats)])
         if name == "photo":
             done["vector"] = [float(value) for value in np.ravel(answer)]
         if name == "rerank":
             done["scores"] = [float(value) for value in np.ravel(answer)]
-    done["peak_rss_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    done["peak_rss_mib"] = peaks
     return done
+
+
+@contextmanager
+def _peak_of(phase: str, peaks: dict[str, int | None]) -> Iterator[Callable[[], None]]:
+    """Put the peak of this process within the block into `peaks`; what it yields begins the phase anew."""
+    is_known = forget_peak()
+
+    def begin() -> None:
+        nonlocal is_known
+        is_known = forget_peak()
+
+    yield begin
+    peak = peak_mib() if is_known else None
+    peaks[phase] = None if peak is None else round(peak)
 
 
 Task = Callable[[list[NDArray[np.uint8]]], NDArray[np.float32]]
 
 
 def open_tasks(
-    engine: str, folders: Mapping[str, Path], *, device: str, tokens: int
+    engine: str, folders: Mapping[str, Path], *, device: str, tokens: int, begin: Callable[[], None]
 ) -> tuple[dict[str, Task], float]:
-    """The three tasks on an engine, its weights loaded, and how many seconds that took."""
+    """The three tasks on an engine, its weights loaded, and how many seconds that took.
+
+    `begin` is called when everything is there to be loaded.
+    """
     backend, _, precision = engine.partition("-")
     if backend == "reference":
         from benchmarks.gpu_latency_peer import Reference
 
         _limit_pixels(folders, tokens)
+        begin()
         start = time.perf_counter()
         ours, judge = Reference(folders["embedder"], device), Reference(folders["reranker"], device)
         reference: dict[str, Task] = {
@@ -143,6 +165,7 @@ def open_tasks(
         from transformers import Qwen3VLForConditionalGeneration  # noqa: F401 - not timed on either side
     given: dict[str, Any] = {"backend": backend, "device": device, "precision": precision}
     Embedder.open(folders["embedder"], **given)  # an export, when there is one, is made here and not timed
+    begin()
     start = time.perf_counter()
     embedder = Embedder.open(folders["embedder"], **given)
     reranker = Reranker.open(folders["embedder"], **given)

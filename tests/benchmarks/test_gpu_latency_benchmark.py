@@ -49,6 +49,25 @@ def test_every_side_computes_the_same(
     for measured in (reference, ours):
         assert measured["load_s"] > 0
         assert all(measured[task]["median_ms"] > 0 for task in ("text", "photo", "rerank"))
+        assert measured["peak_rss_mib"].keys() == {"load", "text", "photo", "rerank"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
+def test_the_peak_of_a_phase_is_its_own(benchmark: ModuleType) -> None:
+    """What was done before, such as an export, does not count: the peak of the process never falls."""
+    peaks: dict[str, int] = {}
+    with benchmark._peak_of("before", peaks):
+        large = bytearray(b"x") * (300 << 20)
+        assert len(large) == 300 << 20
+        del large
+    with benchmark._peak_of("after", peaks):
+        pass
+    assert peaks["before"] - peaks["after"] >= 250
+    with benchmark._peak_of("anew", peaks) as begin:
+        large = bytearray(b"x") * (300 << 20)
+        del large
+        begin()
+    assert peaks["before"] - peaks["anew"] >= 250
 
 
 def test_a_photo_has_about_as_many_tokens_as_were_asked_for(benchmark: ModuleType) -> None:
