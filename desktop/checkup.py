@@ -68,7 +68,9 @@ class PhotoCost:
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """Everything that `doctor` shows. `problems` are what keeps qvl-local from working, with the remedy."""
+    """Everything that `doctor` shows. `place_names`: whether places have names here, which needs an extra.
+    `problems` are what keeps qvl-local from working, with the remedy.
+    """
 
     version: str
     machine: Machine
@@ -78,11 +80,13 @@ class Checkup:
     models: tuple[ModelAtHand, ...]
     plans: tuple[ModelPlan, ...]
     photo: PhotoCost | None
+    place_names: bool
     problems: tuple[str, ...]
 
 
 def check(settings: Settings, workload: Workload) -> Checkup:
     """Look at everything; a model is loaded and timed only when that needs no download."""
+    from qvl_local.runtime.library.place_names import has_place_names
     from qvl_local.runtime.model.storage import cache_folder
 
     engines = _engines()
@@ -103,6 +107,7 @@ def check(settings: Settings, workload: Workload) -> Checkup:
         models=models,
         plans=tuple(plan_models(settings.model, machine=machine, disk=cache.free_bytes, workload=workload)),
         photo=photo,
+        place_names=has_place_names(),
         problems=(
             *_place_problems("library", library),
             *_library_problems(settings.library),

@@ -180,5 +180,16 @@ def _plan(option: Plan, found: ModelPlan) -> Json:
 
 def _hit(hit: Hit) -> Json:
     from qvl_local.runtime.library.hit_fields import hit_fields
+    from qvl_local.runtime.library.place_names import place_name
 
-    return {"rank": hit.rank, **path_fields(hit.path), **hit_fields(hit)}
+    folder = os.path.dirname(hit.path)  # noqa: PTH120 - keeps surrogate escapes
+    return {
+        "rank": hit.rank,
+        **path_fields(hit.path),
+        **hit_fields(hit),
+        "place": place_name(hit.latitude, hit.longitude),
+        "companions": [
+            {"kind": one.kind, **path_fields(os.path.join(folder, one.name))}  # noqa: PTH118
+            for one in hit.companions
+        ],
+    }

@@ -92,6 +92,14 @@ Under = Annotated[str | None, typer.Option("--under", metavar="PATH", help="Only
 Camera = Annotated[
     str | None, typer.Option("--camera", metavar="NAME", help="Only this camera; part of its name is enough.")
 ]
+Place = Annotated[
+    str | None,
+    typer.Option(
+        "--place",
+        metavar="NAME",
+        help="Only taken there: part of the name of a town or country. Needs the extra [places].",
+    ),
+]
 Bare = Annotated[bool, typer.Option("-f", "--files", help="Print paths only, one a line, for pipes.")]
 Null = Annotated[
     bool, typer.Option("-0", "--null", help="As -f, each path ended by a NUL byte (for xargs -0).")

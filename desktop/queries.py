@@ -54,12 +54,18 @@ def check_output(*, files: bool, as_json: bool) -> None:
 
 
 def build_filters(
-    kind: Kind | None, after: str | None, before: str | None, under: str | None, camera: str | None
+    kind: Kind | None,
+    after: str | None,
+    before: str | None,
+    under: str | None,
+    camera: str | None,
+    place: str | None,
 ) -> Filters:
     """The filter options as the library takes them.
 
     Raises:
         InputError: a date is malformed, or a value is empty.
+        MissingExtraError: a place is named, and names of places are not installed.
     """
     from qvl_local.runtime.library.records import Filters
 
@@ -68,10 +74,17 @@ def build_filters(
         raise InputError("--camera: is empty. Give part of the camera's name, or leave the option out.")
     if under is not None and not under.strip():
         raise InputError("--under: is empty. Name a folder, or leave the option out.")
+    if place is not None and not place.strip():
+        raise InputError("--place: is empty. Give part of a place's name, or leave the option out.")
+    if place is not None:
+        from qvl_local.runtime.library.place_names import load_place_names
+
+        load_place_names()
     return Filters(
         kind=None if kind is None else kind.value,
         after=start,
         before=end,
         under=None if under is None else str(absolute(under)),
         camera=camera,
+        place=place,
     )

@@ -188,6 +188,10 @@ def print_checkup(found: Checkup, *, console: Console | None = None) -> None:
         ("model cache", _place(found.cache)),
         *((f"model {model.name}", model.state) for model in found.models),
         ("one photo", _photo_cost(found)),
+        (
+            "place names",
+            "GeoNames" if found.place_names else "none; pip install 'qvl-local[places]' has them",
+        ),
     ]
     print_facts(facts, console=console)
     if found.plans:

@@ -22,6 +22,7 @@ def search(
     before: options.Before = None,
     under: options.Under = None,
     camera: options.Camera = None,
+    place: options.Place = None,
     no_rerank: Annotated[
         bool, typer.Option("--no-rerank", help="Skip the reranker: faster, less exact.")
     ] = False,
@@ -44,7 +45,7 @@ def search(
     text = queries.check_query(query, image)
     picture = None if image is None else queries.check_file(image, "--image")
     queries.check_output(files=files or null, as_json=as_json)
-    filters = queries.build_filters(kind, after, before, under, camera)
+    filters = queries.build_filters(kind, after, before, under, camera, place)
     settings = Settings.read(library=library, model=model)
 
     from qvl_local.runtime import Library

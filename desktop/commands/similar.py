@@ -19,6 +19,7 @@ def similar(
     before: options.Before = None,
     under: options.Under = None,
     camera: options.Camera = None,
+    place: options.Place = None,
     dims: options.Dims = None,
     files: options.Bare = False,
     null: options.Null = False,
@@ -37,7 +38,7 @@ def similar(
     """
     path = queries.check_file(file, "FILE")
     queries.check_output(files=files or null, as_json=as_json)
-    filters = queries.build_filters(kind, after, before, under, camera)
+    filters = queries.build_filters(kind, after, before, under, camera, place)
     settings = Settings.read(library=library, model=model)
 
     from qvl_local.runtime import Library

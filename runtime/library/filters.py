@@ -6,6 +6,7 @@ to the items that it excludes.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -21,6 +22,22 @@ from .rows import loaded_name, marks, stored_moment, stored_name
 
 EARTH_RADIUS_KM = 6371.0088
 """The mean radius of the Earth (IUGG)."""
+
+CELLS_PER_DEGREE = 100
+"""Places are told apart by cells of a hundredth of a degree: 1.1 km from north to south."""
+
+_ROW = 100_000
+CELL = (
+    f"CAST(round(m.latitude * {CELLS_PER_DEGREE}) AS INTEGER) * {_ROW} "
+    f"+ CAST(round(m.longitude * {CELLS_PER_DEGREE}) AS INTEGER)"
+)
+"""The cell of an item as one number, in SQL; `cell_key` takes it apart."""
+
+
+def cell_key(cell: int) -> tuple[int, int]:
+    """Hundredths of a degree to the north and to the east."""
+    north = (cell + _ROW // 2) // _ROW
+    return north, cell - north * _ROW
 
 
 SHOWN = "m.state = 'indexed' AND m.shown_by IS NULL"
@@ -39,7 +56,7 @@ def condition_of(connection: apsw.Connection, filters: Filters | None) -> Condit
     """What `filters` asks of a media row; None when every item may be returned.
 
     Raises InputError for an unknown kind, a date with a time zone, a relative `under`, and a folder key or a
-    place that makes no sense.
+    place that makes no sense; MissingExtraError for a place by its name where places have none.
     """
     if filters is None:
         return None
@@ -61,6 +78,8 @@ def condition_of(connection: apsw.Connection, filters: Filters | None) -> Condit
         parts.append(_joined(" OR ", [_folder(key) for key in filters.folders]))
     if filters.near is not None:
         parts.append(_near(filters.near))
+    if filters.place is not None:
+        parts.append(_place(connection, _each(filters.place)))
     return _joined(" AND ", parts) if parts else None
 
 
@@ -117,6 +136,21 @@ def _near(near: Near) -> Condition:
     limit = math.sin(angle / 2) ** 2 + 1e-15
     values = (*bounds, latitude, math.cos(math.radians(latitude)), longitude, limit)
     return Condition(f"m.latitude IS NOT NULL AND {box} AND {haversine}", values)
+
+
+def _place(connection: apsw.Connection, wanted: tuple[str, ...]) -> Condition:
+    from .place_names import cell_name, load_place_names
+
+    load_place_names()
+    looked_for = [text.casefold() for text in wanted]
+    cells = fetch(connection, f"SELECT DISTINCT {CELL} FROM media m WHERE m.latitude IS NOT NULL")
+    matching = []
+    for (cell,) in cells:
+        name = cell_name(*cell_key(cell))
+        if name is not None and any(text in name.casefold() for text in looked_for):
+            matching.append(cell)
+    there = f"{CELL} IN (SELECT value FROM json_each(?))"
+    return Condition(f"m.latitude IS NOT NULL AND {there}", (json.dumps(matching),))
 
 
 def _camera(connection: apsw.Connection, wanted: str) -> Condition:

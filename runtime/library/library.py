@@ -497,8 +497,9 @@ class Library:
             InputError: a filter that makes no sense.
         """
         from .facets import facets
+        from .place_names import cell_name, has_place_names
 
-        return facets(self._lister(), filters=filters)
+        return facets(self._lister(), filters=filters, name_of=cell_name if has_place_names() else None)
 
     def moments(self, media_id: int, vector: NDArray[np.float32]) -> tuple[Moment, ...]:
         """How well each stretch of an item fits a query vector, float32 [d], as in `Found.vector`.

@@ -1,15 +1,17 @@
-"""Where pictures were taken, as a few circles: no map, no gazetteer, nothing that has to be downloaded.
+"""Where pictures were taken, as a few circles: no map, nothing that has to be downloaded.
 
-Positions fall into cells of a hundredth of a degree (1.1 km from north to south). The fullest cell becomes
-the seed of a cluster with all cells within a radius, then the fullest of those left, and so on. The radius
-is the smallest of a ladder with which no more than `MOST` clusters come out, so that a library of one city
-shows its quarters, and one of a life of travel shows countries.
+Positions fall into cells of a hundredth of a degree (1.1 km from north to south). Cells of one name are one
+place, where names are known (see `place_names`). Of the others, the fullest cell becomes the seed of a cluster
+with all cells within a radius, then the fullest of those left, and so on. The radius is the smallest of a
+ladder with which no more than `MOST` clusters come out, so that a library of one city shows its quarters, and
+one of a life of travel shows countries.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,21 +21,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .connection import fetch
-from .filters import EARTH_RADIUS_KM, Condition
+from .filters import CELL, CELLS_PER_DEGREE, EARTH_RADIUS_KM, Condition, cell_key
+
+NameOf = Callable[[int, int], str | None]
+"""The name of a cell by its hundredths of a degree to the north and to the east."""
 
 MOST = 24
-"""Clusters shown at most, unless not even the widest radius brings the positions together."""
+"""Clusters without a name shown at most, unless not even the widest radius brings the positions together."""
 
-_CELLS_PER_DEGREE = 100
 _BLOCKS_PER_RADIUS = 5
 _RADII_KM = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
 # A cell's centre can be half its diagonal away from what lies in it.
-_CELL_KM = math.radians(1 / _CELLS_PER_DEGREE) * EARTH_RADIUS_KM / math.sqrt(2)
+_CELL_KM = math.radians(1 / CELLS_PER_DEGREE) * EARTH_RADIUS_KM / math.sqrt(2)
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A circle with the items taken in it. `id`: one of its fullest spot, for a picture of it.
+    """A circle with the items taken in it. `id`: one of its fullest spot, for a picture of it; `name` may be
+    unknown.
 
     `km` reaches from the centre to the outermost of its items, rounded up, so that `Near` of these three
     finds them all; where circles overlap, it finds some of the neighbour's, too.
@@ -46,48 +51,72 @@ class Place:
     id: int
     first: datetime | None
     last: datetime | None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """Cells, fullest first. `units`: float64 [n, 3], their mean positions on the unit sphere."""
+    """Cells, fullest first. `units`: float64 [n, 3], their mean positions on the unit sphere; `keys` are
+    hundredths of a degree."""
 
     units: NDArray[np.float64]
     counts: NDArray[np.int64]
     ids: list[int]
     first: list[str | None]
     last: list[str | None]
+    keys: list[tuple[int, int]]
+
+    def some(self, at: NDArray[np.int64]) -> _Cells:
+        """Some of the cells, in their order."""
+        rows = [(self.ids[i], self.first[i], self.last[i], self.keys[i]) for i in at]
+        ids, first, last, keys = (list(column) for column in zip(*rows)) if rows else ([], [], [], [])
+        return _Cells(self.units[at], self.counts[at], ids, first, last, keys)
 
 
-def places(connection: apsw.Connection, wanted: Condition) -> tuple[Place, ...]:
-    """Clusters of the positions of the items that meet `wanted`, largest first."""
+def places(
+    connection: apsw.Connection, wanted: Condition, *, name_of: NameOf | None = None
+) -> tuple[Place, ...]:
+    """Where the items that meet `wanted` were taken, fullest first: by name, else as clusters."""
     cells = _cells(connection, wanted)
     if cells is None:
         return ()
-    wide_enough = bisect_left(
-        _RADII_KM[:-1], True, key=lambda radius: bool(_clusters(cells, radius, most=MOST))
-    )
-    radius = _RADII_KM[wide_enough]
-    found = [_place(cells, cluster) for cluster in _clusters(cells, radius, most=len(cells.ids))]
+    named: dict[str | None, list[int]] = {None: []}
+    for at, key in enumerate(cells.keys):
+        named.setdefault(name_of(*key) if name_of else None, []).append(at)
+    nameless = cells.some(np.array(named.pop(None), np.int64))
+    found = [_place(cells, np.array(at), name) for name, at in named.items()]
+    if nameless.ids:
+        wide_enough = bisect_left(
+            _RADII_KM[:-1], True, key=lambda radius: bool(_clusters(nameless, radius, most=MOST))
+        )
+        clusters = _clusters(nameless, _RADII_KM[wide_enough], most=len(nameless.ids))
+        found += [_place(nameless, cluster) for cluster in clusters]
     return tuple(sorted(found, key=lambda place: (-place.count, place.id)))
+
+
+def known_cells(connection: apsw.Connection) -> list[tuple[int, int]]:
+    """The cells in which any item was taken."""
+    rows = fetch(connection, f"SELECT DISTINCT {CELL} FROM media m WHERE m.latitude IS NOT NULL")
+    return [cell_key(cell) for (cell,) in rows]
 
 
 def _cells(connection: apsw.Connection, wanted: Condition) -> _Cells | None:
     # Beside min and max, SQLite takes m.id from the row that has one of both.
     rows = fetch(
         connection,
-        "SELECT count(*) AS held, avg(m.latitude), avg(m.longitude), m.id, min(m.taken_at), max(m.taken_at) "
-        f"FROM media m WHERE m.latitude IS NOT NULL AND m.longitude IS NOT NULL AND {wanted.sql} "
-        f"GROUP BY round(m.latitude * {_CELLS_PER_DEGREE}), round(m.longitude * {_CELLS_PER_DEGREE}) "
-        "ORDER BY held DESC, m.id",
+        "SELECT count(*) AS held, avg(m.latitude), avg(m.longitude), m.id, min(m.taken_at), max(m.taken_at), "
+        f"{CELL} AS cell FROM media m "
+        f"WHERE m.latitude IS NOT NULL AND m.longitude IS NOT NULL AND {wanted.sql} "
+        "GROUP BY cell ORDER BY held DESC, m.id",
         wanted.values,
     )
     if not rows:
         return None
-    counts, latitudes, longitudes, ids, first, last = zip(*rows)
+    counts, latitudes, longitudes, ids, first, last, cells = zip(*rows)
     north, east = np.radians(np.array(latitudes)), np.radians(np.array(longitudes))
     units = np.stack([np.cos(north) * np.cos(east), np.cos(north) * np.sin(east), np.sin(north)], axis=1)
-    return _Cells(units, np.array(counts), list(ids), list(first), list(last))
+    keys = [cell_key(cell) for cell in cells]
+    return _Cells(units, np.array(counts), list(ids), list(first), list(last), keys)
 
 
 def _clusters(cells: _Cells, radius_km: float, *, most: int) -> list[NDArray[np.int64]]:
@@ -124,7 +153,7 @@ def _blocks(
     return block_of.astype(np.int64), sums / np.linalg.norm(sums, axis=1, keepdims=True), counts
 
 
-def _place(cells: _Cells, cluster: NDArray[np.int64]) -> Place:
+def _place(cells: _Cells, cluster: NDArray[np.int64], name: str | None = None) -> Place:
     middle = _middle(cells.units[cluster], cells.counts[cluster])
     reach = float(_km(cells.units[cluster], middle).max()) + _CELL_KM
     dates = [text for at in cluster for text in (cells.first[at], cells.last[at]) if text is not None]
@@ -136,6 +165,7 @@ def _place(cells: _Cells, cluster: NDArray[np.int64]) -> Place:
         id=cells.ids[int(cluster[0])],
         first=datetime.fromisoformat(min(dates)) if dates else None,
         last=datetime.fromisoformat(max(dates)) if dates else None,
+        name=name,
     )
 
 

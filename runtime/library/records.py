@@ -173,6 +173,8 @@ class Filters:
     `under` is an absolute path: items in that folder or below. `camera` matches part of the name, any case.
     Of several folders, or names of cameras, any one may fit. `folders` are keys of folders as
     `Library.facets` gives them: items in any of these. `near`: items taken around a place.
+    `place` matches part of the name of the town, region or country where it was taken, any case; it needs the
+    extra `[places]`.
     """
 
     kind: Kind | None = None
@@ -182,6 +184,7 @@ class Filters:
     camera: str | tuple[str, ...] | None = None
     folders: tuple[str, ...] = ()
     near: Near | None = None
+    place: str | tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +292,8 @@ class Hit:
     width: int
     height: int
     companions: tuple[Companion, ...] = ()
+    latitude: float | None = None
+    longitude: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,6 +120,8 @@ def _hit(rank: int, entry: Ranked) -> Hit:
         width=item.width,
         height=item.height,
         companions=entry.candidate.companions,
+        latitude=item.latitude,
+        longitude=item.longitude,
     )
 
 

@@ -31,7 +31,7 @@ def cache_folder() -> Path:
     return user_cache_path("qvl-local", appauthor=False)
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a small cache file, whole or not at all. A folder that refuses is no error: it is a cache."""
     import tempfile
 
@@ -39,8 +39,8 @@ def write_atomically(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as stream:
-                stream.write(text)
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content.encode("utf-8") if isinstance(content, str) else content)
             os.replace(temporary, path)  # noqa: PTH105 - a path object has no advantage here
         except OSError:
             Path(temporary).unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from starlette.responses import Response
 
 from ..errors import InputError
 from ..library.browse import Entry
+from ..library.place_names import has_place_names, place_name
 from .duplicate_search import DuplicateSearch
 from .filtering import FilterParameters
 from .hits import CompanionModel, companions_json
@@ -76,6 +77,7 @@ class PlaceCount(BaseModel):
     id: int
     first: str | None = Field(description="When the oldest was taken.")
     last: str | None
+    name: str | None = Field(description="Lisbon, Portugal; null where nobody knows. Goes into `place`.")
 
 
 class FolderCountModel(BaseModel):
@@ -104,6 +106,7 @@ class FacetsModel(BaseModel):
     undated: int
     cameras: list[CameraCount]
     places: list[PlaceCount]
+    place_names: bool = Field(description="Whether the extra `places` is there, and tells names.")
     folders: list[FolderCountModel]
 
 
@@ -128,6 +131,7 @@ class MediaModel(BaseModel):
     camera: str | None
     latitude: float | None
     longitude: float | None
+    place: str | None = Field(description="What people call the place: Lisbon, Portugal.")
     width: int
     height: int
     duration_s: float | None
@@ -266,9 +270,11 @@ def _facets(service: Service, asked: FilterParameters) -> bytes:
                     "id": place.id,
                     "first": moment_json(place.first),
                     "last": moment_json(place.last),
+                    "name": place.name,
                 }
                 for place in found.places
             ],
+            "place_names": has_place_names(),
             "folders": [
                 {
                     "id": folder.key,
@@ -319,6 +325,7 @@ def _media(service: Service, media_id: int) -> bytes:
             "camera": item.camera,
             "latitude": item.latitude,
             "longitude": item.longitude,
+            "place": place_name(item.latitude, item.longitude),
             "width": item.width,
             "height": item.height,
             "duration_s": seconds_json(item.duration_s),

@@ -1,6 +1,6 @@
 """The filters of a request, the same for searching, browsing and counting: which items are meant.
 
-    kind=photo  after=2023  before=2023-05  under=3  camera=Nikon  near=48.2,16.37,5
+    kind=photo  after=2023  before=2023-05  under=3  camera=Nikon  near=48.2,16.37,5  place=Lisbon
 
 Folders are named by id, so that no path ever comes from a request.
 """
@@ -42,6 +42,12 @@ class FilterParameters(BaseModel):
     near: str | None = Field(
         None, max_length=80, description="Latitude, longitude and a radius in km: 48.2,16.37,5."
     )
+    place: list[str] = Field(
+        default=[],
+        max_length=MOST_WORDS,
+        description="Part of a place's name, as `/api/facets` gives it; may repeat: any of them. Needs the "
+        "extra `places`.",
+    )
 
     def filters(self) -> Filters:
         """The filters as the library takes them.
@@ -50,6 +56,7 @@ class FilterParameters(BaseModel):
             InputError: a date or place that makes no sense.
         """
         cameras = tuple(name for name in self.camera if name.strip())
+        places = tuple(name for name in self.place if name.strip())
         return Filters(
             kind=self.kind,
             after=None if not self.after else parse_date(self.after, option="after"),
@@ -57,6 +64,7 @@ class FilterParameters(BaseModel):
             camera=cameras or None,
             folders=tuple(self.under),
             near=None if not self.near else _near(self.near),
+            place=places or None,
         )
 
 

@@ -168,10 +168,18 @@ def test_doctor(cli: Any, cli_json: Any, sample: Any) -> None:
     assert printed["photo"]["model"] == "tiny"
     assert printed["photo"]["tokens"] * 32 * 32 == printed["photo"]["width"] * printed["photo"]["height"]
     assert {"name": "tiny", "state": "included"} in printed["models"]
+    assert printed["place_names"]
     shown = cli("doctor")
     assert shown.status == 0
     assert "ONNX Runtime" in shown.out
     assert "Everything is in place." in shown.out
+
+
+def test_doctor_says_how_places_get_names(cli: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("qvl_local.runtime.library.place_names.find_spec", lambda name: None)
+    shown = cli("doctor")
+    assert shown.status == 0
+    assert "pip install 'qvl-local[places]'" in shown.out
 
 
 def test_doctor_finds_what_stands_in_the_way(cli: Any, cli_json: Any, tmp_path: Path) -> None:

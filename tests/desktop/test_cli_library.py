@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,45 @@ def test_filters(sample: Any, cli_json: Any) -> None:
     odd = cli_json("search", QUERY, "--under", str(sample.pictures / "odd"))["results"]
     assert len(odd) == 2
     assert cli_json("search", QUERY, "--camera", "no such camera")["results"] == []
+
+
+def test_places_by_name(cli: Any, cli_json: Any, monkeypatch: Any) -> None:
+    everything = cli_json("search", QUERY, "-k", "100", "--no-rerank")["results"]
+    names = Counter(hit["place"] for hit in everything)
+    assert names[None] < len(everything) / 2  # the sample world has positions
+    place = next(name for name, _ in names.most_common() if name is not None)
+    there = cli_json("search", QUERY, "-k", "100", "--no-rerank", "--place", place.upper())["results"]
+    assert {hit["path"] for hit in there} == {hit["path"] for hit in everything if hit["place"] == place}
+
+    monkeypatch.setattr("qvl_local.runtime.library.place_names.find_spec", lambda name: None)
+    bare = cli_json("search", QUERY, "-k", "100", "--no-rerank")["results"]
+    assert {hit["place"] for hit in bare} == {None}
+    refused = cli("search", QUERY, "--place", place)
+    assert refused.status == 1
+    assert "pip install 'qvl-local[places]'" in refused.err
+
+
+def test_a_hit_names_the_files_that_belong_to_it(
+    sample: Any, cli_json: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    files = sorted(sample.strangers.rglob("*.*"))
+    photo, clip = (
+        next(path for path in files if path.suffix.lower() == kind) for kind in (".jpg", ".mp4")
+    )
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    shutil.copy(photo, pictures / "IMG_1.JPG")
+    (pictures / "IMG_1.CR2").write_bytes(b"never read")
+    monkeypatch.setenv("QVL_LIBRARY", str(tmp_path / "library"))
+    monkeypatch.setattr("qvl_local.runtime.library.companions.LIVE_S", 3600.0)  # clips are longer than films
+    shutil.copy(clip, pictures / "IMG_1.MOV")
+    assert cli_json("index", str(pictures))["failed"] == []
+    (hit,) = cli_json("search", QUERY, "--no-rerank")["results"]
+    assert hit["path"] == str(pictures / "IMG_1.JPG")
+    assert hit["companions"] == [
+        {"kind": "live", "path": str(pictures / "IMG_1.MOV")},
+        {"kind": "raw", "path": str(pictures / "IMG_1.CR2")},
+    ]
 
 
 def test_search_for_people(cli: Any) -> None:

@@ -64,7 +64,7 @@ def test_every_command_and_option_has_help_and_every_command_a_page_section() ->
         assert {"--json", "--debug"} <= {name for parameter in command.params for name in parameter.opts}
 
 
-FILTERS = {"--kind", "--after", "--before", "--under", "--camera"}
+FILTERS = {"--kind", "--after", "--before", "--under", "--camera", "--place"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -137,6 +137,7 @@ def test_no_command_shows_the_help_and_is_wrong_usage(capsys: pytest.CaptureFixt
         (["search", "dogs", "--after", "soon"], "--after"),
         (["search", "dogs", "--after", "2025", "--before", "2024"], "--before"),
         (["search", "dogs", "--camera", ""], "--camera"),
+        (["search", "dogs", "--place", " "], "--place"),
         (["search", "dogs", "--under", ""], "--under"),
         (["search", "--image", "/nowhere/a.jpg"], "/nowhere/a.jpg"),
         (["search", "dogs", "-f", "--json"], "-f"),

@@ -62,6 +62,28 @@ def test_facets_count_what_items_lists(client: TestClient) -> None:
         assert listed >= camera["count"] > 0
 
 
+def test_places_have_names_and_are_filters(client: TestClient, monkeypatch: Any) -> None:
+    found = client.get("/api/facets").json()
+    named = [place for place in found["places"] if place["name"]]
+    assert found["place_names"]
+    assert named
+    for place in named:
+        assert client.get("/api/items", params={"place": place["name"]}).json()["total"] == place["count"]
+        assert client.get(f"/api/media/{place['id']}").json()["place"] == place["name"]
+    both = client.get("/api/items", params={"place": [place["name"] for place in named[:2]]}).json()["total"]
+    assert both == sum(place["count"] for place in named[:2])
+
+    monkeypatch.setattr("qvl_local.runtime.library.place_names.find_spec", lambda name: None)
+    bare = client.get("/api/facets").json()
+    assert not bare["place_names"]
+    assert {place["name"] for place in bare["places"]} == {None}
+    assert sum(place["count"] for place in bare["places"]) == sum(place["count"] for place in found["places"])
+    assert client.get(f"/api/media/{named[0]['id']}").json()["place"] is None
+    refused = client.get("/api/items", params={"place": "Lisbon"})
+    assert refused.status_code == 501
+    assert "qvl-local[places]" in refused.json()["error"]["message"]
+
+
 def test_an_item_tells_everything(client: TestClient, shelf: Any) -> None:
     (video, *_) = client.get("/api/items", params={"kind": "video"}).json()["items"]
     told = client.get(f"/api/media/{video['id']}").json()
