@@ -10,23 +10,20 @@ import secrets
 import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..errors import InputError
 from ..library.roots import absolute, in_terms_of, is_inside
 from ..library.scanner import SKIPPED_FOLDERS
 from .problems import NotFoundError
+from .usual_folders import FolderKind, usual_folders
 
 _LONGEST = 4096
 _SYSTEM = ("/proc", "/sys", "/dev", "/run/user", "/etc", "/boot")
 _REMEMBERED = 20_000
 _MOST_LISTED = 2000
-
-PlaceKind = Literal["home", "pictures", "videos", "disk", "folder"]
 
 
 def checked_folder(text: str, *, library: Path, known: Sequence[str]) -> str:
@@ -87,12 +84,15 @@ def _example() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A folder that a person may look into, and choose. `id` stands for its path in requests."""
+    """A folder that a person may look into, and choose. `id` stands for its path in requests; `count` as in
+    `UsualFolder`.
+    """
 
     id: str
     name: str
     path: str
-    kind: PlaceKind
+    kind: FolderKind
+    count: int | None = None
 
 
 class Places:
@@ -103,13 +103,12 @@ class Places:
         self._paths: OrderedDict[str, str] = OrderedDict()
         self._ids: dict[str, str] = {}
 
-    def first(self) -> list[Place]:
-        """Where pictures usually are: the home folder, Pictures, Videos, and disks that are connected."""
-        found: dict[str, Place] = {}
-        for kind, path in _usual():
-            if path not in found and os.path.isdir(path):  # noqa: PTH112
-                found[path] = self._place(path, kind)
-        return list(found.values())
+    def first(self, known: Sequence[str] = ()) -> list[Place]:
+        """Where pictures usually are, without the folders that are `known`, and what is in them."""
+        return [
+            Place(self._id(one.path), one.name, one.path, one.kind, one.count)
+            for one in usual_folders(known=known)
+        ]
 
     def below(self, place_id: str) -> list[Place]:
         """The folders in a place, by name, without hidden ones.
@@ -127,7 +126,8 @@ class Places:
         except OSError as error:
             raise InputError(f"{path}: this folder may not be read ({error.strerror}).") from error
         names.sort(key=str.casefold)
-        return [self._place(os.path.join(path, name), "folder") for name in names[:_MOST_LISTED]]  # noqa: PTH118
+        paths = {name: os.path.join(path, name) for name in names[:_MOST_LISTED]}  # noqa: PTH118
+        return [Place(self._id(below), name, below, "folder") for name, below in paths.items()]
 
     def path(self, place_id: str) -> str:
         """The path that an id stands for. Raises NotFoundError."""
@@ -137,7 +137,7 @@ class Places:
             raise NotFoundError("This folder is not known any more. Open the list of folders again.")
         return path
 
-    def _place(self, path: str, kind: PlaceKind) -> Place:
+    def _id(self, path: str) -> str:
         with self._lock:
             place_id = self._ids.get(path)
             if place_id is None:
@@ -146,7 +146,7 @@ class Places:
                 while len(self._paths) > _REMEMBERED:
                     _, oldest = self._paths.popitem(last=False)
                     del self._ids[oldest]
-        return Place(place_id, os.path.basename(path.rstrip("/\\")) or path, path, kind)  # noqa: PTH119
+        return place_id
 
 
 def _is_choosable(entry: os.DirEntry[str]) -> bool:
@@ -156,21 +156,3 @@ def _is_choosable(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir(follow_symlinks=False)
     except OSError:
         return False
-
-
-def _usual() -> Iterator[tuple[PlaceKind, str]]:
-    from platformdirs import user_pictures_dir, user_videos_dir
-
-    yield "pictures", user_pictures_dir()
-    yield "videos", user_videos_dir()
-    yield "home", str(Path.home())
-    if sys.platform == "win32":
-        yield from (("disk", f"{letter}:\\") for letter in "CDEFGHIJKLMNOPQRSTUVWXYZ")
-        return
-    user = os.environ.get("USER") or Path.home().name
-    mounts = ("/Volumes",) if sys.platform == "darwin" else (f"/media/{user}", f"/run/media/{user}", "/mnt")
-    for mount in mounts:
-        with suppress(OSError), os.scandir(mount) as listing:
-            for entry in sorted(listing, key=lambda entry: entry.name):
-                if not entry.name.startswith(".") and os.path.ismount(entry.path):
-                    yield "disk", entry.path

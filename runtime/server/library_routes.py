@@ -11,10 +11,12 @@ from starlette.responses import Response
 
 from ..errors import InputError
 from . import file_manager
+from .folders import Place
 from .names import shown
 from .problems import ForbiddenError, NotFoundError, Problem
 from .security import client_address
 from .settings import is_loopback
+from .usual_folders import MOST_COUNTED
 
 if TYPE_CHECKING:
     from .service import Service
@@ -110,6 +112,9 @@ class PlaceModel(BaseModel):
     name: str
     path: str
     kind: Literal["home", "pictures", "videos", "disk", "folder"]
+    count: int | None = Field(
+        description=f"Photos and videos in it, at most {MOST_COUNTED}; null where nobody counted."
+    )
 
 
 class PlacesModel(BaseModel):
@@ -183,14 +188,13 @@ def router(service: Service) -> APIRouter:
     @routes.get("/places")
     async def places() -> PlacesModel:
         """Where pictures usually are, to choose a folder without typing."""
-        found = await service.reads.run(service.places.first)
-        return PlacesModel(places=[_place(place.id, place.name, place.path, place.kind) for place in found])
+        return PlacesModel(places=await service.reads.run(_usual_places, service))
 
     @routes.get("/places/{place_id}", responses={**_BAD, **_GONE})
     async def places_below(place_id: Annotated[str, Path(max_length=64)]) -> PlacesModel:
         """The folders in a place."""
         found = await service.reads.run(service.places.below, place_id)
-        return PlacesModel(places=[_place(place.id, place.name, place.path, place.kind) for place in found])
+        return PlacesModel(places=[_place(place) for place in found])
 
     @routes.post("/index", responses=_BAD)
     async def index(body: IndexAction) -> IndexingModel:
@@ -245,7 +249,12 @@ def _show(service: Service, media_id: int) -> None:
     file_manager.show(path)
 
 
-def _place(
-    place_id: str, name: str, path: str, kind: Literal["home", "pictures", "videos", "disk", "folder"]
-) -> PlaceModel:
-    return PlaceModel(id=place_id, name=shown(name), path=shown(path), kind=kind)
+def _usual_places(service: Service) -> list[PlaceModel]:
+    known = [folder.path for folder in service.library.folders() if folder.is_whole]
+    return [_place(place) for place in service.places.first(known)]
+
+
+def _place(place: Place) -> PlaceModel:
+    return PlaceModel(
+        id=place.id, name=shown(place.name), path=shown(place.path), kind=place.kind, count=place.count
+    )
