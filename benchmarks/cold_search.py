@@ -131,9 +131,9 @@ def ratio(slow: Run, fast: Run) -> dict[str, float]:
 
 def prepare(work: Path, library: Path, items: int) -> dict[str, Any]:
     """The library, and what the peer needs of it: every vector, where it comes from, the fusion's weight."""
-    from qvl_local.runtime.library.library import DEFAULT_FUSION_WEIGHT
     from qvl_local.runtime.library.previews import Previews
     from qvl_local.runtime.library.running import DEFAULT_MODEL
+    from qvl_local.runtime.library.searcher import DEFAULT_FUSION_WEIGHT
     from qvl_local.runtime.library.store import Store
     from qvl_local.runtime.model.checkpoints import find_checkpoints
     from qvl_local.runtime.model.resolve import resolve

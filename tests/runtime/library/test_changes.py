@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from qvl_local.runtime import Library
-from qvl_local.runtime.library import library as library_module
+from qvl_local.runtime.library import indexing
 from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.records import KnownFile, Space
 from qvl_local.runtime.library.store import Store
@@ -169,9 +169,7 @@ def test_a_library_follows_changes_without_embedding_what_moved(
     (album / "sub").rename(album / "renamed")
     (album / "red.jpg").unlink()
     # Nothing may be decoded: what moved keeps its vectors.
-    monkeypatch.setattr(
-        library_module.Library, "_embed_behind", lambda *_, **__: lambda inputs: pytest.fail("embedded")
-    )
+    monkeypatch.setattr(indexing, "embed_behind", lambda *_, **__: lambda inputs: pytest.fail("embedded"))
     report = library.update([album / "sub", album / "renamed", album / "red.jpg"])
     assert (report.items, report.updated, report.removed) == (1, 1, 1)
     assert library.knows(album / "renamed" / "blue.jpg")
@@ -194,6 +192,6 @@ def test_pictures_of_what_is_gone_are_dropped_and_others_kept(
     with Store.open(tmp_path / "library") as store:
         (hit,) = library.search("red", rerank=False).hits
         assert store.media(hit.media_id) is not None
-    previews = library._pictures()
+    previews = library._files.pictures()
     row = previews._connection.execute("SELECT count(*) FROM thumbnail").fetchone()  # type: ignore[union-attr]
     assert row == (1,)

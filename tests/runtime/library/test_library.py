@@ -358,7 +358,7 @@ def test_previews_of_what_is_gone_go_too(album: Path, opened: Callable[..., Libr
     content = Store.open(library.path).media(hit.media_id).content_hash  # type: ignore[union-attr]
     (album / "two.mp4").unlink()
     library.index([album])
-    assert library._pictures().thumbnail(content) is None
+    assert library._files.pictures().thumbnail(content) is None
 
 
 def test_a_film_of_two_halves_has_two_moments(album: Path, opened: Callable[..., Library]) -> None:
@@ -575,7 +575,7 @@ def test_a_vector_that_is_not_finite_costs_its_file(
     album: Path, opened: Callable[..., Library], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     library = opened()
-    real = library._models.embedder().embed
+    real = library._models.now.embedder().embed
 
     def overflowing(inputs: Any, **options: Any) -> Any:
         vectors = real(inputs, **options)
@@ -584,7 +584,7 @@ def test_a_vector_that_is_not_finite_costs_its_file(
                 vector[0] = np.nan
         return vectors
 
-    monkeypatch.setattr(library._models.embedder(), "embed", overflowing)
+    monkeypatch.setattr(library._models.now.embedder(), "embed", overflowing)
     report = library.index([album])
     assert (report.photos, report.videos) == (3, 0)
     assert [(Path(f.path).name, f.error) for f in report.failed] == [
@@ -601,9 +601,9 @@ def test_another_model_tries_again_what_the_first_made_nothing_of(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     library = opened()
-    real = library._models.embedder().embed
+    real = library._models.now.embedder().embed
     monkeypatch.setattr(
-        library._models.embedder(), "embed", lambda inputs, **options: np.nan * real(inputs, **options)
+        library._models.now.embedder(), "embed", lambda inputs, **options: np.nan * real(inputs, **options)
     )
     assert len(library.index([album]).failed) == 4
     report = opened(NO_DECODER).index([album])  # not tried again with the same model
@@ -639,7 +639,7 @@ def test_single_files_bring_nothing_else_of_their_folder(
         assert changed.index([album / "sub"]).items == 2  # a folder inside: a root of its own
         assert changed.status().folders == (str(album / "sub"),)
         assert changed.remove([album / "red.jpg"]) == 1
-        assert changed._reader().folders() == changed._reader().folders()[-1:]
+        assert changed._files.reader().folders() == changed._files.reader().folders()[-1:]
         assert changed.index([album]).items == 3
         assert set(changed.status().folders) == {str(album), str(album / "sub")}
 

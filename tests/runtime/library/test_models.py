@@ -136,7 +136,7 @@ def test_a_library_can_be_closed_from_many_threads_while_it_loads(
 
 def test_nothing_is_loaded_for_models_that_were_closed(library_folder: Path, slow_load: SlowLoad) -> None:
     with Library.open(library_folder) as library:
-        models = library._models
+        models = library._models.now
     models.load_reranker_ahead()
     assert not slow_load.begun.is_set()
 
@@ -151,7 +151,7 @@ def test_a_fetch_for_models_that_were_closed_ends(tmp_path: Path, monkeypatch: p
         models.close(wait=False)
 
     with Library.open(tmp_path / "library", model="tiny", create=True) as library:
-        models = Models(library._running, progress=tell)
+        models = Models(library._models.running, progress=tell)
     monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "other"))
     models._load_reranker()  # in this thread
     assert len(steps) == 1
@@ -193,7 +193,7 @@ def test_models_are_let_go_when_nobody_uses_them_and_come_back(library_folder: P
         assert not library.release_models(idle_s=3600)
         with library.using_models():
             assert not library.release_models()
-        graphs = library._models._embedder
+        graphs = library._models.now._embedder
         assert graphs is not None
         assert library.release_models()
         assert library.model_state().state == "unloaded"
@@ -204,11 +204,11 @@ def test_models_are_let_go_when_nobody_uses_them_and_come_back(library_folder: P
 def test_looking_for_changes_where_there_are_none_keeps_no_model(library_folder: Path) -> None:
     with Library.open(library_folder) as library:
         library.search("a red picture")
-        used_at = library._models._used_at
+        used_at = library._models.now._used_at
         library.index()
-        assert library._models._used_at == used_at
+        assert library._models.now._used_at == used_at
         library.search("another red picture", rerank=False)
-        assert library._models._used_at > used_at
+        assert library._models.now._used_at > used_at
 
 
 def test_nobody_waits_for_a_model_that_is_being_fetched(
@@ -228,7 +228,7 @@ def test_nobody_waits_for_a_model_that_is_being_fetched(
 
         def fetch() -> None:
             try:
-                library._models.embedder()
+                library._models.now.embedder()
             except ModelError as error:
                 errors.append(error)
 

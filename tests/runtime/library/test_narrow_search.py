@@ -12,7 +12,7 @@ import pytest
 from qvl_local.runtime import Embedder, Library
 from qvl_local.runtime.errors import InputError
 from qvl_local.runtime.library.indexer import IndexSettings
-from qvl_local.runtime.library.library import QUERY_INSTRUCTION
+from qvl_local.runtime.library.searcher import QUERY_INSTRUCTION
 from qvl_local.runtime.library.workers import WorkerSettings
 from qvl_local.runtime.model.bundle import MANIFEST
 from qvl_local.runtime.world.demo import make_sample_library

@@ -32,7 +32,7 @@ def test_idle_models_are_unloaded_and_come_back(library: Library) -> None:
     try:
         first = library.search("a dog", limit=3).hits
         until_unloaded(library)
-        assert library._models._embedder is None
+        assert library._models.now._embedder is None
         assert library.search("a dog", limit=3).hits == first
         until_unloaded(library)
     finally:
@@ -46,7 +46,7 @@ def test_models_in_use_are_kept(library: Library) -> None:
         with library.using_models():
             vectors = library.embedder().embed([{"text": "a dog"}])
             time.sleep(0.5)
-            assert library._models._embedder is not None
+            assert library._models.now._embedder is not None
             assert library.embedder().embed([{"text": "a dog"}]).shape == vectors.shape
         until_unloaded(library)
     finally:
