@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import subprocess
 import sys
 import tempfile
@@ -11,10 +12,13 @@ from pathlib import Path
 
 from qvl_local.runtime.errors import ModelError, QvlError
 
+from .answer import read_answer
 from .measured import Job, Measured
-from .worker import ERROR, JOB, RESULT
+from .worker import JOB
 
 Tell = Callable[[str, int, int], None]
+
+_STEP = re.compile(r"(documents|pairs) (\d{1,12}) (\d{1,12})\n", re.ASCII)
 
 
 def measure_in_process(job: Job, tell: Tell) -> Measured:
@@ -22,19 +26,18 @@ def measure_in_process(job: Job, tell: Tell) -> Measured:
 
     Raises:
         QvlError: what the measurement raised.
-        ModelError: the process died.
+        ModelError: the process died, or answered what makes no sense.
     """
     with tempfile.TemporaryDirectory(prefix="qvl-accuracy-") as name:
         folder = Path(name)
         (folder / JOB).write_bytes(pickle.dumps(job, protocol=5))
         status = _run(folder, tell)
-        if (folder / ERROR).is_file():
-            error: QvlError = pickle.loads((folder / ERROR).read_bytes())
-            raise error
-        if status or not (folder / RESULT).is_file():
+        answer = read_answer(folder, job.datasets)
+        if isinstance(answer, QvlError):
+            raise answer
+        if status or answer is None:
             raise ModelError(f"{job.bundle}: measuring it ended with {_reason(status, folder / 'stderr')}.")
-        result: Measured = pickle.loads((folder / RESULT).read_bytes())
-        return result
+        return answer
 
 
 def _run(folder: Path, tell: Tell) -> int:
@@ -47,8 +50,8 @@ def _run(folder: Path, tell: Tell) -> int:
         assert process.stdout is not None
         try:
             for line in process.stdout:
-                stage, done, total = line.split()
-                tell(stage, int(done), int(total))
+                if (step := _STEP.fullmatch(line)) is not None:  # libraries of the system may write there
+                    tell(step[1], int(step[2]), int(step[3]))
             return process.wait()
         except BaseException:
             process.kill()

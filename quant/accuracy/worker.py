@@ -1,6 +1,6 @@
 """The program that measures one bundle: `python -m qvl_local.quant.accuracy.worker FOLDER`.
 
-Reads FOLDER/job, writes FOLDER/result or FOLDER/error. A process of its own, so that the peak of its memory
+Reads FOLDER/job, writes its answer there (see `answer`). A process of its own, so that the peak of its memory
 is that of the bundle. Standard output carries its progress: "stage done total" a line.
 """
 
@@ -29,12 +29,13 @@ from qvl_local.runtime.model.pixels import PixelBudget
 from qvl_local.runtime.model.reranker import Reranker
 from qvl_local.runtime.model.video import read_video
 
+from .answer import write_error, write_result
 from .dataset import Dataset, document_path
 from .measured import RERANKED, Cost, GalleryRun, Job, Measured, default_dims
 from .metrics import first
 from .vectors import Stored, Vectors
 
-JOB, RESULT, ERROR = "job", "result", "error"
+JOB = "job"
 
 Tell = Callable[[str, int, int], None]
 
@@ -253,12 +254,12 @@ def main(folder: Path) -> int:
     try:
         result = measure(job, _print_progress)
     except QvlError as error:
-        (folder / ERROR).write_bytes(pickle.dumps(error))
+        write_error(folder, error)
         return 1
     except MemoryError:
-        (folder / ERROR).write_bytes(pickle.dumps(QvlError(f"{job.bundle}: measuring it took all memory.")))
+        write_error(folder, QvlError(f"{job.bundle}: measuring it took all memory."))
         return 1
-    (folder / RESULT).write_bytes(pickle.dumps(result, protocol=5))
+    write_result(folder, result)
     return 0
 
 
