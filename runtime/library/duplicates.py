@@ -12,52 +12,43 @@ Knows the store and the previews; opens no file.
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from ..errors import LibraryError, StoppedError
 from .connection import fetch
+from .contents import Content, held_contents, quality
 from .cropping import best_windows
-from .filters import shown_items
 from .fingerprint import VERSION, Print, fingerprint, hashes, read_prints
-from .likeness import SAME, Window, difference, difference_of_part
+from .grouping import Edges, grouped
+from .likely_pairs import alike_hashes, alike_vectors, with_cosines
+from .likeness import SAME, Window
+from .preview_differences import PreviewDifferences
 from .previews import Previews
-from .rows import loaded_name
+from .print_differences import cells_apart, films_apart
 from .spaces import active_space
-from .thumbnails import DAMAGED, THUMBNAIL_SIDE, open_thumbnail
 
 if TYPE_CHECKING:
     from .store import Store
 
-# Bits of 64 by which the hashes of one picture in two files differ at most (measured: 4), and of near ones.
-_SAME_BITS, _NEAR_BITS = 8, 12
+# Bits of 64 by which the hashes of one picture in two files differ at most (measured: 4).
+_SAME_BITS = 8
 # Grey levels by which the worst 4 x 4 cells of two fingerprints differ at most (measured: 7).
 _SAME_CELLS = 16.0
-# The cosine of the first components of two vectors from which on a part is looked for, and pictures are near.
+# The components of vectors that are compared, and their cosine from which on pictures are near.
 _DIMS = 128
-_PART_COSINE, _NEAR_COSINE = 0.80, 0.90
-_PARTS_OF_ONE = 8
+_NEAR_COSINE = 0.90
 # How like a stretch of one picture's columns and rows must be to the other's (measured: 0.76 and more; of
 # unrelated pictures 0.37).
 _PART_SCORE = 0.65
-_NEIGHBOURS = 100
-_BLOCK, _VECTOR_BLOCK = 64, 512
-_KEPT_PREVIEWS = 512
 _KEPT_AT_ONCE = 500
-
-# Films: durations apart, frames apart in time, their cells apart, and how many of the frames must agree.
+# By how much the durations of one film in two files differ at most, in seconds and as a part.
 _DURATION_S, _DURATION_PART = 0.5, 0.02
-_FRAME_MS = 350
-_FRAME_CELLS = 20.0
-_FRAMES_PART = 0.75
 
 Kind = Literal["same", "near"]
 
@@ -78,20 +69,6 @@ class DuplicateGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class _Content:
-    """What several files may hold: its items, best first, and what was measured of it."""
-
-    hash: bytes
-    kind: str
-    ids: tuple[int, ...]
-    width: int
-    height: int
-    size: int
-    duration_s: float
-    taken_at: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class DuplicateProgress:
     """How far the search is: looking at previews, then comparing them."""
 
@@ -101,7 +78,6 @@ class DuplicateProgress:
 
 
 Progress = Callable[[DuplicateProgress], None]
-_Edges = dict[tuple[int, int], float]
 
 
 class DuplicateFinder:
@@ -129,7 +105,7 @@ class DuplicateFinder:
             StoppedError: `stop` was set.
         """
         with self._lock:
-            contents = _contents(store)
+            contents = held_contents(store)
             state = tuple(content.ids for content in contents), tuple(content.hash for content in contents)
             if self._found is None or self._found[0] != state:
                 run = _Run(contents, store, previews, cache, self._differences, progress, stop)
@@ -142,7 +118,7 @@ class _Run:
 
     def __init__(
         self,
-        contents: Sequence[_Content],
+        contents: Sequence[Content],
         store: Store,
         previews: Previews,
         cache: Previews | None,
@@ -154,10 +130,9 @@ class _Run:
         self._store = store
         self._previews = previews
         self._cache = cache
-        self._differences = differences
+        self._differences = PreviewDifferences(previews, differences, self._check)
         self._progress = progress
         self._stop = stop
-        self._opened: OrderedDict[bytes, Image.Image | None] = OrderedDict()
 
     def groups(self) -> tuple[DuplicateGroup, ...]:
         prints = self._prints()
@@ -168,26 +143,26 @@ class _Run:
         lumas = (
             np.stack([prints[i][0].luma for i in photos]) if len(photos) else np.empty((0, 32, 32), np.uint8)
         )
-        alike = _alike(hashes(lumas), self._check)
+        alike = alike_hashes(hashes(lumas), self._check)
         vectors = self._vectors(photos)
-        best_first = sorted(range(len(self._contents)), key=lambda i: _quality(self._contents[i]))
+        best_first = sorted(range(len(self._contents)), key=lambda i: quality(self._contents[i]))
         same = self._same_wholes(photos, lumas, alike)
         # A part is looked for in the best of each group only, and is itself in none or the best of one.
-        heads, _ = _grouped(best_first, same)
+        heads, _ = grouped(best_first, same)
         same |= self._same_parts(photos, lumas, vectors, heads)
         same |= self._same_films(films, prints)
         near = {
             (int(photos[a]), int(photos[b])): 1 - cosine
-            for a, b, cosine in _with_cosines(alike, vectors)
+            for a, b, cosine in with_cosines(alike, vectors)
             if cosine >= _NEAR_COSINE
         }
-        heads, joined = _grouped(best_first, same)
+        heads, joined = grouped(best_first, same)
         found = [self._group("same", members, distance) for members, distance in joined]
         alone = heads - {members[0] for members, _ in joined}
         copied = (self._contents[at].ids for at in alone)
         found += [DuplicateGroup("same", ids, 0.0) for ids in copied if len(ids) > 1]
         near = {pair: distance for pair, distance in near.items() if pair[0] in heads and pair[1] in heads}
-        _, close = _grouped([i for i in best_first if i in heads], near)
+        _, close = grouped([i for i in best_first if i in heads], near)
         found += [self._group("near", members, distance) for members, distance in close]
         return tuple(sorted(found, key=lambda group: (group.kind != "same", -len(group.ids), group.ids)))
 
@@ -246,14 +221,14 @@ class _Run:
 
     def _same_wholes(
         self, photos: NDArray[np.int64], lumas: NDArray[np.uint8], alike: list[tuple[int, int, int]]
-    ) -> _Edges:
+    ) -> Edges:
         close = [(a, b) for a, b, bits in alike if bits <= _SAME_BITS]
-        edges: _Edges = {}
-        kept = _cells_apart(lumas, close) <= _SAME_CELLS
+        edges: Edges = {}
+        kept = cells_apart(lumas, close) <= _SAME_CELLS
         pairs = [pair for pair, is_kept in zip(close, kept) if is_kept]
         for number, (a, b) in enumerate(pairs):
             first, second = int(photos[a]), int(photos[b])
-            apart = self._difference(first, second, None)
+            apart = self._differences.between(self._contents[first], self._contents[second])
             if apart <= SAME:
                 edges[first, second] = apart / 255
             if number % 50 == 0:
@@ -266,33 +241,35 @@ class _Run:
         lumas: NDArray[np.uint8],
         vectors: NDArray[np.float32],
         heads: set[int],
-    ) -> _Edges:
+    ) -> Edges:
         contents = [self._contents[i] for i in photos]
         dates: dict[str | None, int] = {None: -1}
         taken = np.array([dates.setdefault(c.taken_at, len(dates)) for c in contents], np.int64)
         among = np.array([int(i) in heads for i in photos], bool)
-        near = _similar(vectors, taken, among, self._check)
+        near = alike_vectors(vectors, taken, among, self._check)
         pairs = [pair for a, b in near for pair in ((a, b), (b, a))]
         if not pairs:
             return {}
         wholes, parts = np.array(pairs).T
         shapes = np.array([np.log(max(c.width, 1) / max(c.height, 1)) for c in contents])
         windows, scores = best_windows(lumas[wholes], lumas[parts], shapes[parts] - shapes[wholes])
-        edges: _Edges = {}
+        edges: Edges = {}
         promising = np.flatnonzero(scores >= _PART_SCORE)
         for number, at in enumerate(promising):
             whole, part = int(photos[wholes[at]]), int(photos[parts[at]])
             pair = (min(whole, part), max(whole, part))
             if pair in edges:
                 continue
-            apart = self._difference(whole, part, Window(*windows[at]))
+            apart = self._differences.between(
+                self._contents[whole], self._contents[part], Window(*windows[at])
+            )
             if apart <= SAME:
                 edges[pair] = apart / 255
             if number % 20 == 0:
                 self._tell("compare", number, len(promising))
         return edges
 
-    def _same_films(self, films: list[int], prints: list[list[Print]]) -> _Edges:
+    def _same_films(self, films: list[int], prints: list[list[Print]]) -> Edges:
         films = sorted(films, key=lambda i: self._contents[i].duration_s)
         lasting = np.array([self._contents[i].duration_s for i in films])
         middles = (
@@ -300,7 +277,7 @@ class _Run:
             if films
             else np.empty(0, np.uint64)
         )
-        edges: _Edges = {}
+        edges: Edges = {}
         for at, first in enumerate(films):
             self._check()
             reach = lasting[at] + max(_DURATION_S, _DURATION_PART * lasting[at])
@@ -308,46 +285,10 @@ class _Run:
             bits = np.bitwise_count(middles[at + 1 : end] ^ middles[at])
             for offset in np.flatnonzero(bits <= 2 * _SAME_BITS):
                 second = films[at + 1 + int(offset)]
-                apart = _films_apart(prints[first], prints[second])
+                apart = films_apart(prints[first], prints[second])
                 if apart is not None:
                     edges[min(first, second), max(first, second)] = apart / 255
         return edges
-
-    def _difference(self, first: int, second: int, window: Window | None) -> float:
-        """Grey levels of the worst block; of a part `second` in the whole `first` where a window is given."""
-        one, other = self._contents[first], self._contents[second]
-        key = (one.hash, other.hash + (b"" if window is None else b"/part"))
-        known = self._differences.get(key)
-        if known is None:
-            self._check()
-            pictures = self._picture(one.hash), self._picture(other.hash)
-            known = 255.0
-            if pictures[0] is not None and pictures[1] is not None:
-                if window is None:
-                    whole = difference(pictures[0], pictures[1])
-                    known = 255.0 if whole is None else whole
-                else:
-                    known = difference_of_part(pictures[0], pictures[1], window)
-            self._differences[key] = known
-        return known
-
-    def _picture(self, content: bytes) -> Image.Image | None:
-        if content in self._opened:
-            self._opened.move_to_end(content)
-            return self._opened[content]
-        picture: Image.Image | None = None
-        thumbnail = self._previews.thumbnail(content)
-        if thumbnail:
-            try:
-                with open_thumbnail(thumbnail) as image:
-                    picture = image.convert("RGB")
-                    picture.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
-            except DAMAGED:
-                picture = None
-        self._opened[content] = picture
-        if len(self._opened) > _KEPT_PREVIEWS:
-            self._opened.popitem(last=False)
-        return picture
 
     def _check(self) -> None:
         if self._stop is not None and self._stop.is_set():
@@ -356,150 +297,3 @@ class _Run:
     def _tell(self, stage: Literal["look", "compare"], done: int, total: int) -> None:
         if self._progress is not None:
             self._progress(DuplicateProgress(stage, done, total))
-
-
-def _contents(store: Store) -> list[_Content]:
-    with store.reading() as connection:
-        wanted = shown_items(connection, None)
-        rows = fetch(
-            connection,
-            "SELECT m.content_hash, m.id, m.kind, m.width, m.height, m.size, m.duration_s, m.taken_at, "
-            f"m.mtime_ns, m.name FROM media m WHERE {wanted.sql} ORDER BY m.id",
-            wanted.values,
-        )
-    held: dict[bytes, list[tuple[Any, ...]]] = {}
-    for content, *described in rows:
-        held.setdefault(content, []).append(tuple(described))
-    contents = []
-    for content, items in held.items():
-        _, kind, width, height, size, duration_s, taken_at, *_ = items[0]
-        ids = tuple(media_id for media_id, *_, mtime_ns, name in sorted(items, key=_plainness))
-        contents.append(
-            _Content(content, kind, ids, width or 0, height or 0, size, duration_s or 0.0, taken_at)
-        )
-    return contents
-
-
-def _plainness(item: tuple[Any, ...]) -> tuple[int, int, int]:
-    """Of files with the same bytes the plainest first: a copy is named after another file, and is younger."""
-    media_id, *_, mtime_ns, name = item
-    return len(os.path.basename(loaded_name(name))), mtime_ns, media_id  # noqa: PTH119 - keeps escapes
-
-
-def _quality(content: _Content) -> tuple[int, int, str, int]:
-    """The best first: most pixels, most bytes, oldest."""
-    return -content.width * content.height, -content.size, content.taken_at or "9", content.ids[0]
-
-
-def _alike(codes: NDArray[np.uint64], check: Callable[[], None]) -> list[tuple[int, int, int]]:
-    """Pairs of positions whose hashes are near, and by how many bits; of each the nearest few.
-
-    Every code is compared with every other: 64 at a time, which is faster than an index at this size.
-    """
-    pairs = []
-    for start in range(0, len(codes), _BLOCK):
-        check()
-        block = codes[start : start + _BLOCK]
-        bits = np.bitwise_count(block[:, None] ^ codes[None, start:])
-        for row, column in np.argwhere(bits <= _NEAR_BITS):
-            if column > row:
-                pairs.append((start + int(row), start + int(column), int(bits[row, column])))
-    return pairs
-
-
-def _similar(
-    vectors: NDArray[np.float32],
-    taken: NDArray[np.int64],
-    among: NDArray[np.bool_],
-    check: Callable[[], None],
-) -> list[tuple[int, int]]:
-    """Pairs of those `among` whose vectors are near, and whose dates agree or one is missing.
-
-    Of each the nearest few. Shots of a burst differ in their dates, and mostly in nothing else.
-    """
-    pairs = []
-    for start in range(0, len(vectors), _VECTOR_BLOCK):
-        check()
-        cosines = vectors[start : start + _VECTOR_BLOCK] @ vectors[start:].T
-        # Where nearly everything is near, the nearest must do.
-        least = _PART_COSINE
-        while np.count_nonzero(cosines >= least) > _NEIGHBOURS * len(cosines) and least < 0.99:
-            least += 0.03
-        rows, columns = np.nonzero(cosines >= least)
-        one, other = rows + start, columns + start
-        is_dated = (taken[one] >= 0) & (taken[other] >= 0)
-        kept = (columns > rows) & among[one] & among[other] & ~(is_dated & (taken[one] != taken[other]))
-        rows, columns = rows[kept], columns[kept]
-        order = np.lexsort((-cosines[rows, columns], rows))
-        rows, columns = rows[order], columns[order]
-        rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
-        nearest = rank < _PARTS_OF_ONE
-        pairs += list(zip((rows[nearest] + start).tolist(), (columns[nearest] + start).tolist()))
-    return pairs
-
-
-def _with_cosines(
-    pairs: Sequence[tuple[int, int, int]], vectors: NDArray[np.float32]
-) -> Iterable[tuple[int, int, float]]:
-    if not pairs:
-        return
-    first, second, _ = np.array(pairs).T
-    for start in range(0, len(pairs), 10_000):
-        a, b = first[start : start + 10_000], second[start : start + 10_000]
-        cosines = np.einsum("nd,nd->n", vectors[a], vectors[b])
-        yield from zip(a.tolist(), b.tolist(), cosines.tolist())
-
-
-def _cells_apart(lumas: NDArray[np.uint8], pairs: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
-    """The worst 4 x 4 cell's difference of two fingerprints in grey levels, float32 [pairs]."""
-    apart = np.empty(len(pairs), np.float32)
-    for start in range(0, len(pairs), 4096):
-        first, second = np.array(pairs[start : start + 4096]).T
-        apart[start : start + 4096] = _worst_cells(lumas[first], lumas[second])
-    return apart
-
-
-def _worst_cells(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.float32]:
-    differing = np.abs(one.astype(np.int16) - other)
-    cells = differing.reshape(len(differing), 8, 4, 8, 4).mean(axis=(2, 4), dtype=np.float32)
-    worst: NDArray[np.float32] = cells.max(axis=(1, 2))
-    return worst
-
-
-def _films_apart(one: Sequence[Print], other: Sequence[Print]) -> float | None:
-    """The median frame's difference in grey levels of two films that are one, else None."""
-    apart = []
-    for frame in one:
-        nearest = min(other, key=lambda candidate: abs(candidate.t_ms - frame.t_ms))
-        if abs(nearest.t_ms - frame.t_ms) <= _FRAME_MS:
-            apart.append(float(_worst_cells(frame.luma[None], nearest.luma[None])[0]))
-    needed = _FRAMES_PART * max(len(one), len(other))
-    agreeing = [value for value in apart if value <= _FRAME_CELLS]
-    return float(np.median(agreeing)) if agreeing and len(agreeing) >= needed else None
-
-
-def _grouped(
-    best_first: Sequence[int], edges: _Edges
-) -> tuple[set[int], list[tuple[tuple[int, ...], float]]]:
-    """Groups of which every member is joined to the first one, and the set of first ones and loners."""
-    neighbours: dict[int, dict[int, float]] = {}
-    for (a, b), distance in edges.items():
-        neighbours.setdefault(a, {})[b] = distance
-        neighbours.setdefault(b, {})[a] = distance
-    taken: set[int] = set()
-    heads: dict[int, list[int]] = {}
-    for at in best_first:
-        if at not in taken:
-            heads[at] = []
-            taken |= neighbours.get(at, {}).keys()
-    for at in best_first:
-        if at not in heads:
-            # A part can lie in two pictures that overlap: it goes to the one that it is most like.
-            own = neighbours[at]
-            heads[min((head for head in own if head in heads), key=lambda head: own[head])].append(at)
-    groups = []
-    for head, members in heads.items():
-        if members:
-            order = sorted(members, key=lambda at: (neighbours[head][at], at))
-            groups.append(((head, *order), max(neighbours[head][at] for at in members)))
-    return set(heads), groups

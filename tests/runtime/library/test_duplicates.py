@@ -18,8 +18,9 @@ from PIL import Image
 from qvl_local.runtime import Library
 from qvl_local.runtime.errors import StoppedError
 from qvl_local.runtime.library.cropping import best_windows
-from qvl_local.runtime.library.duplicates import DuplicateGroup, _grouped
+from qvl_local.runtime.library.duplicates import DuplicateGroup
 from qvl_local.runtime.library.fingerprint import hashes, luma
+from qvl_local.runtime.library.grouping import grouped
 from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.likeness import SAME, Window, difference, difference_of_part
 from qvl_local.runtime.library.workers import WorkerSettings
@@ -209,10 +210,10 @@ def test_of_the_same_bytes_the_plain_name_comes_first_then_the_older_file(
 
 def test_no_chain_joins_what_differs() -> None:
     edges = {(0, 1): 0.01, (1, 2): 0.01, (2, 3): 0.01}
-    heads, groups = _grouped([0, 1, 2, 3], edges)
+    heads, groups = grouped([0, 1, 2, 3], edges)
     assert [members for members, _ in groups] == [(0, 1), (2, 3)]
     assert heads == {0, 2}
-    assert [members for members, _ in _grouped([1, 0, 2, 3], edges)[1]] == [(1, 0, 2)]
+    assert [members for members, _ in grouped([1, 0, 2, 3], edges)[1]] == [(1, 0, 2)]
 
 
 def test_a_hash_hardly_changes_with_quality_and_does_with_content() -> None:
