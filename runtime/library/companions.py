@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import apsw
 
 from .connection import fetch, fetch_one
-from .filters import Condition
+from .filters import Condition, inside
 from .records import Companion, Space
 from .rows import loaded_name, stored_name
 from .vector_search import Neighbour
@@ -34,12 +34,11 @@ def pair_up(connection: apsw.Connection, folder_id: int, name: str) -> None:
     stem, extension = _split(name)
     if extension not in _STILLS and extension not in _FILMS:
         return
-    # "." and "/" are neighbours, so that this range of the index on names holds the stem with any extension.
     rows = fetch(
         connection,
         "SELECT id, name, kind, duration_s, shown_by FROM media "
         "WHERE folder_id = ? AND name >= ? AND name < ? AND state = 'indexed' ORDER BY id",
-        (folder_id, stored_name(stem + "."), stored_name(stem + "/")),
+        (folder_id, *_bounds(stem)),
     )
     files = [(_split(loaded_name(row[1])), row) for row in rows]
     here = [(own_extension, row) for (own_stem, own_extension), row in files if own_stem == stem]
@@ -52,8 +51,15 @@ def pair_up(connection: apsw.Connection, folder_id: int, name: str) -> None:
             connection.execute("UPDATE media SET shown_by = ? WHERE id = ?", (wanted, media_id))
 
 
-def known_raws(connection: apsw.Connection, folder_id: int, there: Condition) -> set[str]:
-    """The names of the raw files that are remembered in a folder where `there` holds, of a row `m`."""
+def known_raws(connection: apsw.Connection, folder_id: int, *, below: str, stem: str | None) -> set[str]:
+    """The names of the raw files that are remembered in a root, or in its subfolder `below`.
+
+    `stem`: only those of this name, without its extension.
+    """
+    if stem is not None:
+        there = Condition("m.name >= ? AND m.name < ?", _bounds(stem))
+    else:
+        there = inside(folder_id, below) if below else Condition("1", ())
     rows = fetch(
         connection,
         f"SELECT m.name FROM raw m WHERE m.folder_id = ? AND ({there.sql})",
@@ -103,6 +109,12 @@ def has_pairs(connection: apsw.Connection) -> bool:
     return fetch_one(connection, "SELECT 1 FROM media WHERE shown_by IS NOT NULL LIMIT 1") is not None
 
 
+def shown_as(connection: apsw.Connection, media_id: int) -> int:
+    """The item that people see for this one: the photo for the film of a Live Photo, else itself."""
+    row = fetch_one(connection, "SELECT shown_by FROM media WHERE id = ?", (media_id,))
+    return media_id if row is None or row[0] is None else int(row[0])
+
+
 def as_shown(connection: apsw.Connection, space: Space, neighbours: Sequence[Neighbour]) -> list[Neighbour]:
     """Neighbours with the photo in the place of its film, each item once, at its better cosine."""
     rows = fetch(
@@ -121,6 +133,12 @@ def as_shown(connection: apsw.Connection, space: Space, neighbours: Sequence[Nei
 
 # The name without its extension; a name that is no text is compared as none, and finds nothing.
 _STEM = "substr(m.name, 1, length(rtrim(m.name, replace(m.name, '.', ''))) - 1)"
+
+
+def _bounds(stem: str) -> tuple[str | bytes, str | bytes]:
+    """From where, and up to where not, a name lies that is this stem with any extension."""
+    # "." and "/" are neighbours, so that this range of the index on names holds all of them.
+    return stored_name(stem + "."), stored_name(stem + "/")
 
 
 def _split(name: str) -> tuple[str, str]:

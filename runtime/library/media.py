@@ -29,16 +29,7 @@ from .rows import (
     stored_text,
 )
 
-SELECT_MEDIA = f"SELECT {MEDIA_COLUMNS} FROM media m JOIN folder f ON f.id = m.folder_id"
-
-# `KnownFile` of a media row as seen from one space (the first parameter of the query).
-KNOWN_COLUMNS = (
-    "m.id, m.folder_id, m.name, m.size, m.mtime_ns, m.content_hash, "
-    "CASE WHEN m.error IS NOT NULL THEN 'failed' "
-    "WHEN EXISTS (SELECT 1 FROM segment s WHERE s.media_id = m.id AND s.space_id = ?1) THEN 'indexed' "
-    "WHEN EXISTS (SELECT 1 FROM refusal r WHERE r.media_id = m.id AND r.space_id = ?1) THEN 'failed' "
-    "ELSE 'pending' END"
-)
+_SELECT_MEDIA = f"SELECT {MEDIA_COLUMNS} FROM media m JOIN folder f ON f.id = m.folder_id"
 
 _NO_INFO: dict[str, Any] = dict.fromkeys(
     ("kind", "width", "height", "duration_s", "taken_at", "latitude", "longitude", "camera")
@@ -191,7 +182,7 @@ def remove_media(connection: apsw.Connection, media_ids: Iterable[int]) -> int:
 
 def failed_media(connection: apsw.Connection, space: Space | None) -> list[tuple[MediaItem, str]]:
     """The files that cannot be used, and those that got no vectors in `space`, with their reasons."""
-    faults = fetch(connection, f"{SELECT_MEDIA} WHERE m.state = 'failed' AND m.error IS NOT NULL")
+    faults = fetch(connection, f"{_SELECT_MEDIA} WHERE m.state = 'failed' AND m.error IS NOT NULL")
     refused = fetch(
         connection,
         f"SELECT {MEDIA_COLUMNS}, r.error FROM refusal r JOIN media m ON m.id = r.media_id "
@@ -200,6 +191,19 @@ def failed_media(connection: apsw.Connection, space: Space | None) -> list[tuple
     )
     items = [(item, item.error or "unknown") for item in map(media_item, faults)]
     return items + [(media_item(row[:-1]), row[-1]) for row in refused]
+
+
+def media_of(connection: apsw.Connection, media_id: int) -> MediaItem | None:
+    """The item of this id, or None."""
+    row = fetch_one(connection, f"{_SELECT_MEDIA} WHERE m.id = ?", (media_id,))
+    return None if row is None else media_item(row)
+
+
+def media_at(connection: apsw.Connection, folder_id: int, name: str) -> MediaItem | None:
+    """The item `name` of a root, or None."""
+    there = "m.folder_id = ? AND m.name = ?"
+    row = fetch_one(connection, f"{_SELECT_MEDIA} WHERE {there}", (folder_id, stored_name(name)))
+    return None if row is None else media_item(row)
 
 
 def _row_at(connection: apsw.Connection, file: FoundFile) -> _Row | None:

@@ -59,6 +59,15 @@ def activate_space(connection: apsw.Connection, space: Space) -> Space:
     return Space(space.id, space.identity, True)
 
 
+def remove_space(connection: apsw.Connection, space: Space) -> None:
+    """Delete a space with its vectors. Raises InputError for the active one."""
+    if active_space(connection) == find_space(connection, space.identity):
+        raise InputError("the active vector space cannot be removed; activate another one first")
+    for table in ("vector", "code", "dropped", "segment", "refusal"):
+        connection.execute(f"DELETE FROM {table} WHERE space_id = ?", (space.id,))
+    connection.execute("DELETE FROM space WHERE id = ?", (space.id,))
+
+
 def scale_of(connection: apsw.Connection, space: Space) -> float | None:
     """The factor between floats and stored int8 components; None before the first batch."""
     row = fetch_one(connection, "SELECT i8_scale FROM space WHERE id = ?", (space.id,))

@@ -242,7 +242,7 @@ def test_odd_names_come_back_unchanged(store: Store, home: Path, make: Any, name
 def test_known_walks_more_than_a_page_while_rows_change(
     store: Store, make: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("qvl_local.runtime.library.store._KNOWN_PAGE", 3)
+    monkeypatch.setattr("qvl_local.runtime.library.known_files.PAGE", 3)
     folder = store.add_folder("/pictures")
     space = store.space(make.identity())
     store.write([make.photo(folder.id, f"{i}.jpg") for i in range(10)], space)
