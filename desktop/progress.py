@@ -18,7 +18,7 @@ from .text import count, duration
 
 if TYPE_CHECKING:
     from qvl_local.quant.accuracy.bench import Step
-    from qvl_local.runtime.library.indexer import IndexProgress
+    from qvl_local.runtime.library.tally import IndexProgress
     from rich.progress import TaskID
 
 _STAGES = {"scan": "Looking for files", "embed": "Indexing", "remove": "Forgetting what is gone"}

@@ -8,41 +8,38 @@ and the next run goes on.
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LibraryError
 from ..model.pixels import PixelBudget
 from ..model.raw_photo import NOT_INSTALLED
 from ..reasons import unread_file
 from .decode import DecodeLimits, DecodeTask, Description, Piece
+from .forgetting import forget_gone
 from .hashing import hash_ahead
 from .messages import Done, Failed, Part
 from .previews import Previews, Strip
 from .reading import Reading
 from .records import (
     FailedMedia,
-    Failure,
     IndexReport,
     KnownFile,
     Space,
 )
-from .roots import is_inside
 from .scenes import SceneSettings
 from .store import Store
-from .survey import Survey, Todo, survey
+from .survey import Todo, survey
+from .tally import IndexProgress, Tally
 from .workers import Answer, WorkerPool, WorkerSettings, default_worker_count
-
-_FEW_CONTENTS = 1000
 
 Embed = Callable[[Sequence[dict[str, Any]]], NDArray[np.float32]]
 """Inputs as `Embedder.embed` takes them to float32 [n, H], rows L2-normalised, full width."""
@@ -64,34 +61,6 @@ class IndexSettings:
     write_s: float = 3.0
     worker_command: tuple[str, ...] | None = None
     is_background: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class IndexProgress:
-    """How far a run is. `done` of `total` files (`total` is None while they are still being found).
-
-    Stage "renew" comes first, and only where the library was indexed with another model: its `total` items
-    are to be embedded anew.
-
-    `per_s`: files a second so far; `eta_s`: seconds left at that rate; both None at the beginning.
-    """
-
-    stage: Literal["renew", "scan", "embed", "remove"]
-    done: int
-    total: int | None
-    failed: int
-    path: str | None = None
-    per_s: float | None = None
-    eta_s: float | None = None
-
-
-@dataclass(slots=True)
-class _Tally:
-    added: int = 0
-    updated: int = 0
-    unchanged: int = 0
-    removed: int = 0
-    failures: list[Failure] = field(default_factory=list)
 
 
 class Indexer:
@@ -116,17 +85,15 @@ class Indexer:
         self._embed = embed
         self._budget = budget
         self._settings = settings
-        self._progress = progress
         self._stop = stop or threading.Event()
-        self._tally = _Tally()
+        self._tally = Tally(progress)
         self._reading: dict[int, Reading] = {}
         self._by_content: dict[bytes, Reading] = {}
         self._batch: list[tuple[Reading, int, dict[str, Any]]] = []
         self._batch_layers = 0
         self._ready: list[Reading] = []
         self._quarantined: list[FailedMedia] = []
-        self._written_at = self._began_at = time.monotonic()
-        self._done = self._total = 0
+        self._written_at = time.monotonic()
         self._taken_over: set[int] = set()
 
     def run(self, paths: Sequence[str], *, changes: bool = False) -> IndexReport:
@@ -143,7 +110,7 @@ class Indexer:
             self._space,
             paths,
             changes=changes,
-            on_found=lambda n: self._tell(IndexProgress("scan", n, None, 0)),
+            on_found=self._tally.scanned,
             stop=self._stop,
         )
         self._tally.unchanged = found.unchanged
@@ -151,21 +118,28 @@ class Indexer:
         self._leave_alone(found.left_alone)
         self._read(found.todo)
         if not self._stop.is_set():
-            self._forget(found)
-        return self._report(found, time.monotonic() - start)
+            gone = [file.media_id for file in found.gone if file.media_id not in self._taken_over]
+            self._tally.removing(len(gone))
+            self._tally.removed = forget_gone(self._store, self._previews, self._space, found, gone)
+        return self._tally.report(
+            self._store.counts(self._space),
+            self._store.failures(self._space),
+            places=found.places,
+            seconds=time.monotonic() - start,
+        )
 
     def _leave_alone(self, files: Iterable[Todo]) -> None:
         """Note raw files that nothing installed can read, without looking into them."""
         for todo in files:
-            self._tally.failures.append(Failure(todo.path, NOT_INSTALLED))
+            self._tally.failed(todo.path, NOT_INSTALLED)
             if todo.known is None or todo.known.state == "failed":
                 self._quarantined.append(FailedMedia(todo.file, b"", NOT_INSTALLED))
 
     # Reading: hash ahead, decode in processes, embed in batches, write
 
     def _read(self, todo: Sequence[Todo]) -> None:
-        self._total = len(todo)
-        self._began_at = self._written_at = time.monotonic()
+        self._tally.begin(len(todo))
+        self._written_at = time.monotonic()
         settings = self._settings
         with (
             ThreadPoolExecutor(2, thread_name_prefix="hashing") as hashing,
@@ -181,7 +155,7 @@ class Indexer:
                 self._write()
 
     def _work(self, hashed: Iterator[tuple[Todo, bytes | OSError]], pool: WorkerPool) -> None:
-        numbers = iter(range(self._total))
+        numbers = itertools.count()
         is_more = True
         while not self._stop.is_set() and (is_more or pool.open_tasks):
             while is_more and pool.open_tasks < 2 * self._settings.workers.count:
@@ -201,7 +175,7 @@ class Indexer:
         if isinstance(content, OSError):
             self._fail_unread(todo, unread_file(content))
         elif self._is_known_content(todo, content):
-            self._advance(todo.path)
+            self._tally.advance(todo.path)
         elif content in self._by_content:
             self._by_content[content].twins.append(todo)
         else:
@@ -230,7 +204,7 @@ class Indexer:
             self._tally.updated += 1
         else:
             self._store.copy(twins[0].media_id, todo.file)
-            self._count_written(todo)
+            self._tally.wrote(todo)
         return True
 
     def _is_there(self, known: KnownFile) -> bool:
@@ -287,7 +261,7 @@ class Indexer:
         if not reading.finished:
             reading.finished = True
             self._ready.append(reading)
-            self._advance(reading.todo.path)
+            self._tally.advance(reading.todo.path)
 
     def _fail(
         self, reading: Reading, reason: str, *, is_access: bool = False, is_models: bool = False
@@ -301,22 +275,16 @@ class Indexer:
                 self._fail_unread(todo, reason)
                 continue
             self._quarantined.append(FailedMedia(todo.file, reading.content, reason, is_models))
-            self._tally.failures.append(Failure(todo.path, reason))
-            self._advance(todo.path)
+            self._tally.failed(todo.path, reason)
+            self._tally.advance(todo.path)
 
     def _fail_unread(self, todo: Todo, reason: str) -> None:
-        self._tally.failures.append(Failure(todo.path, reason))
+        self._tally.failed(todo.path, reason)
         if todo.known is None or todo.known.state == "failed":
             # Without a content hash: the next run tries again, since permissions do not show in size and
             # time.
             self._quarantined.append(FailedMedia(todo.file, b"", reason))
-        self._advance(todo.path)
-
-    def _count_written(self, todo: Todo) -> None:
-        if todo.known is None:
-            self._tally.added += 1
-        else:
-            self._tally.updated += 1
+        self._tally.advance(todo.path)
 
     # Writing
 
@@ -337,80 +305,8 @@ class Indexer:
             self._ready, self._quarantined = [], []
             for reading, media_id in zip(ready, ids, strict=False):
                 del self._by_content[reading.content]
-                self._count_written(reading.todo)
+                self._tally.wrote(reading.todo)
                 for twin in reading.twins:
                     self._store.copy(media_id, twin.file)
-                    self._count_written(twin)
-                    self._advance(twin.path)
-
-    # Forgetting
-
-    def _forget(self, found: Survey) -> None:
-        gone = [file.media_id for file in found.gone if file.media_id not in self._taken_over]
-        self._tell(IndexProgress("remove", 0, len(gone), len(self._tally.failures)))
-        for start in range(0, len(gone), 1000):
-            self._tally.removed += self._store.remove(gone[start : start + 1000])
-        # A cache that cannot be tidied is no reason to fail.
-        with suppress(LibraryError):
-            self._tidy_previews(
-                {file.content_hash for file in found.gone}
-                | {todo.known.content_hash for todo in found.todo if todo.known is not None}
-            )
-
-    def _tidy_previews(self, stale: set[bytes]) -> None:
-        """Drop the pictures of contents that may have been the last of their kind."""
-        if not stale:
-            return
-        if len(stale) <= _FEW_CONTENTS:
-            self._previews.drop([content for content in stale if not self._store.holds(content)])
-            return
-        contents = (
-            known.content_hash
-            for folder in self._store.folders()
-            for known in self._store.known(folder.id, self._space)
-        )
-        self._previews.keep_only(contents)
-
-    # Telling
-
-    def _advance(self, path: str) -> None:
-        self._done += 1
-        elapsed = time.monotonic() - self._began_at
-        rate = self._done / elapsed if elapsed > 1 else None
-        left = self._total - self._done
-        self._tell(
-            IndexProgress(
-                "embed",
-                self._done,
-                self._total,
-                len(self._tally.failures),
-                path,
-                rate,
-                left / rate if rate else None,
-            )
-        )
-
-    def _tell(self, progress: IndexProgress) -> None:
-        if self._progress is not None:
-            self._progress(progress)
-
-    def _report(self, found: Survey, seconds: float) -> IndexReport:
-        counts = self._store.counts(self._space)
-        failures = {failure.path: failure for failure in self._tally.failures}
-        for failure in self._store.failures(self._space):
-            # Quarantined earlier and unchanged: still among what was asked for, still not searchable.
-            if any(is_inside(failure.path, place) for place in found.places):
-                failures.setdefault(failure.path, failure)
-        tally = self._tally
-        return IndexReport(
-            items=counts.items,
-            photos=counts.photos,
-            videos=counts.videos,
-            segments=counts.segments,
-            added=tally.added,
-            updated=tally.updated,
-            unchanged=tally.unchanged,
-            removed=tally.removed,
-            failed=tuple(failures[path] for path in sorted(failures)),
-            seconds=seconds,
-        )
+                    self._tally.wrote(twin)
+                    self._tally.advance(twin.path)

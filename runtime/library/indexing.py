@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StoppedError
-from .indexer import Embed, Indexer, IndexProgress, IndexSettings
+from .indexer import Embed, Indexer, IndexSettings
 from .previews import Previews
 from .priority import lower_thread
 from .records import IndexReport
@@ -23,6 +23,7 @@ from .running import identity_of
 from .status import nothing_done
 from .store import Store
 from .survey import known_places
+from .tally import IndexProgress
 
 if TYPE_CHECKING:
     from ..model.embedder import Embedder

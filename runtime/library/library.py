@@ -42,9 +42,10 @@ if TYPE_CHECKING:
     from .browse import Entry, Order, Page
     from .duplicates import DuplicateFinder, DuplicateGroup, DuplicateProgress
     from .facets import Facets
-    from .indexer import IndexProgress, IndexSettings
+    from .indexer import IndexSettings
     from .moments import Moment
     from .renditions import Side
+    from .tally import IndexProgress
 
 
 class Library:

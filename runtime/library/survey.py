@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import shlex
 import threading
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +24,7 @@ from ..model.raw_photo import can_read_raw, is_raw
 from ..reasons import unread_file
 from .disks import Disks
 from .formats import is_media, kind_by_extension
+from .known_tree import KnownTree
 from .records import Failure, Folder, FoundFile, KnownFile, Space
 from .roots import absolute, in_terms_of, innermost, is_inside, path_in
 from .scanner import Walk, find, find_raws, find_visible, has_photo_beside, walk, way_to
@@ -109,7 +109,7 @@ def survey(
     places = _changed_places(store, paths, space) if changes else _places(store, paths)
     folders = store.folders()
     roots = {folder.id: folder for folder in folders}
-    memory = _Memory(store, space, folders)
+    memory = KnownTree(store, space, folders)
     disks = Disks(store, folders, memory.inside)
     found: dict[tuple[int, str], FoundFile] = {}
     failures: list[Failure] = []
@@ -127,7 +127,7 @@ def survey(
         here = {(file.folder_id, file.name): file for file in _owned(seen, folders)}
         found |= here
         if place.is_change and place.name:
-            inside = memory.changed(place)
+            inside = memory.inside(place.path)
         else:
             inside = memory.at(place.path) if place.is_file else memory.below(place.path)
         known |= {(file.folder_id, file.name): file for file in inside}
@@ -170,64 +170,6 @@ def known_places(store: Store, space: Space) -> tuple[str, ...]:
         for file in store.known(folder.id, space)
     ]
     return (*roots, *files)
-
-
-class _Memory:
-    """What the library knows at a place. A folder is read once, a single file asked for alone."""
-
-    def __init__(self, store: Store, space: Space, folders: Sequence[Folder]) -> None:
-        self._store = store
-        self._space = space
-        self._folders = folders
-        self._by_name: dict[int, tuple[list[str], list[KnownFile]]] = {}
-
-    def at(self, path: str) -> list[KnownFile]:
-        """The file at `path`, under every root that knows it."""
-        around = (folder for folder in self._folders if path != folder.path and is_inside(path, folder.path))
-        found = (
-            self._store.known_file(folder.id, os.path.relpath(path, folder.path), self._space)
-            for folder in around
-        )
-        return [file for file in found if file is not None]
-
-    def below(self, path: str) -> list[KnownFile]:
-        """Everything in the folder `path`, under every root."""
-        files: list[KnownFile] = []
-        for folder in self._folders:
-            if is_inside(folder.path, path):
-                files.extend(self._files(folder)[1])
-            elif is_inside(path, folder.path):
-                names, known = self._files(folder)
-                name = os.path.relpath(path, folder.path) + os.sep
-                # Sorted by code point: what begins with `name` stands together.
-                after = name[:-1] + chr(ord(os.sep) + 1)
-                files.extend(known[bisect_left(names, name) : bisect_left(names, after)])
-        return files
-
-    def changed(self, place: _Place) -> list[KnownFile]:
-        """Everything at a place below a root and in it: few, so that the root need not be read."""
-        files = list(self._store.known_below(place.folder.id, place.name, self._space))
-        for folder in self._folders:
-            if folder.id != place.folder.id and is_inside(folder.path, place.path):
-                files.extend(self._files(folder)[1])
-        return files
-
-    def inside(self, path: str) -> list[KnownFile]:
-        """Everything in the folder `path`, under every root, without reading the rest of its root."""
-        files: list[KnownFile] = []
-        for folder in self._folders:
-            if is_inside(folder.path, path):
-                files.extend(self._files(folder)[1])
-            elif is_inside(path, folder.path):
-                name = os.path.relpath(path, folder.path)
-                files.extend(self._store.known_below(folder.id, name, self._space))
-        return files
-
-    def _files(self, folder: Folder) -> tuple[list[str], list[KnownFile]]:
-        if folder.id not in self._by_name:
-            known = sorted(self._store.known(folder.id, self._space), key=lambda file: file.name)
-            self._by_name[folder.id] = [file.name for file in known], known
-        return self._by_name[folder.id]
 
 
 def _places(store: Store, paths: Sequence[str]) -> list[_Place]:

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError, LibraryBusyError, QvlError, StoppedError
-from ..library.indexer import IndexProgress, IndexSettings
+from ..library.indexer import IndexSettings
 from ..library.library import Library
 from ..library.records import Folder
 from ..library.roots import in_terms_of, innermost, is_inside
 from ..library.store import Store
+from ..library.tally import IndexProgress
 from ..library.workers import WorkerSettings, default_worker_count
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@ import time
 
 import pytest
 from qvl_local.desktop.progress import BarView, LineView, View, progress_view
-from qvl_local.runtime.library.indexer import IndexProgress
+from qvl_local.runtime.library.tally import IndexProgress
 
 STEPS = (
     IndexProgress("renew", 0, 12, 0),

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from qvl_local.runtime import Library
-from qvl_local.runtime.library.indexer import IndexProgress, IndexSettings
+from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.records import IndexReport
+from qvl_local.runtime.library.tally import IndexProgress
 from qvl_local.runtime.library.workers import WorkerSettings
 
 RED, BLUE = (200, 30, 30), (30, 30, 200)

@@ -28,10 +28,11 @@ from qvl_local.runtime.errors import (
     MediaError,
     ModelNotFoundError,
 )
-from qvl_local.runtime.library.indexer import IndexProgress, IndexSettings
+from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.previews import PREVIEWS, Previews
 from qvl_local.runtime.library.records import Filters, SearchResult
 from qvl_local.runtime.library.store import Store
+from qvl_local.runtime.library.tally import IndexProgress
 from qvl_local.runtime.library.workers import WorkerSettings
 from qvl_local.runtime.model.bundle import open_bundle
 from qvl_local.runtime.world.demo import make_sample_library
