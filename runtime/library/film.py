@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..damage import damage
 from ..errors import MediaError, MediaLimitError
-from ..model.video import VideoFrames, fit_frames
+from ..model.video import VideoFrames, decoded_frames, fit_frames
 from .decode import DecodeTask, Description, Piece
 from .formats import Format
 from .probe import describe_video
@@ -36,7 +36,6 @@ _READ_BYTES = 2**18
 _SHORT_S = 30.0
 _LOOKS_SHORT, _LOOKS = 8.0, 4.0  # looks a second, in films up to `_SHORT_S` and beyond
 _DENSE_KEYS_S = 1.05
-_MAX_BARREN_PACKETS = 5000
 
 
 def decode_film(
@@ -59,6 +58,8 @@ def decode_film(
             buffer_size=_READ_BYTES,
         ) as container:
             yield from _decode(container, task, beat)
+    except MemoryError:  # FFmpeg's own is an FFmpegError as well, and the film is not at fault
+        raise
     except av.error.FFmpegError as error:
         raise MediaError(task.path, damage(task.path, error, what="video")) from error
 
@@ -140,7 +141,7 @@ class _Reader:
         last_ms = -step_ms
         count = 0
         began = time.perf_counter()
-        for index, frame in enumerate(self._frames()):
+        for index, frame in enumerate(decoded_frames(self._container, self._stream)):
             # Raw streams carry no times.
             at_s = index / rate if frame.time is None else frame.time - start_s
             at_ms = max(round(at_s * 1000), 0)
@@ -172,26 +173,6 @@ class _Reader:
             if 0 < gap_s * max(self._task.budget.fps, 1.0) <= _DENSE_KEYS_S:
                 return "NONKEY"
         return "NONREF" if float(stream.average_rate or 0) >= 20 else "DEFAULT"
-
-    def _frames(self) -> Iterator[VideoFrame]:
-        barren = 0
-        packets = self._container.demux(self._stream)
-        while barren < _MAX_BARREN_PACKETS:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except av.error.FFmpegError:
-                return  # the container ends in damage; what came before counts
-            try:
-                frames = packet.decode()
-            except MemoryError:
-                raise
-            except av.error.FFmpegError:
-                barren += 1
-                continue
-            barren = 0 if frames else barren + 1
-            yield from frames
 
     def _pixels(self, frame: VideoFrame) -> NDArray[np.uint8]:
         """A frame as displayed: square pixels, upright, RGB [h, w, 3], shrunk to what scenes need."""

@@ -107,6 +107,8 @@ def read_video(
                 times.append(time)
     except FileNotFoundError:
         raise MediaError(path, "no such file") from None
+    except MemoryError:
+        raise MediaLimitError(path, "takes more memory than there is") from None
     except (av.error.FFmpegError, OSError) as error:
         raise MediaError(path, f"not a video that can be read ({error.strerror or error})") from error
     if not chosen:
@@ -293,7 +295,7 @@ def _pick(container: InputContainer, stream: VideoStream, plan: _Plan) -> Iterat
 
 
 def _decode(container: InputContainer, stream: VideoStream, seek_to: float | None) -> Iterator[VideoFrame]:
-    """Frames from the key frame at or before `seek_to` on; packets that cannot be decoded are passed over."""
+    """Frames from the key frame at or before `seek_to` on."""
     import av
 
     if seek_to is not None and stream.time_base:
@@ -301,6 +303,17 @@ def _decode(container: InputContainer, stream: VideoStream, seek_to: float | Non
             container.seek(int(seek_to / stream.time_base), stream=stream, backward=True)
         except av.error.FFmpegError:
             container.seek(0)
+    yield from decoded_frames(container, stream)
+
+
+def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:
+    """Frames from here on. Packets that cannot be decoded are passed over, up to a number in a row.
+
+    Raises:
+        MemoryError: there is not enough for a frame, which the frames behind it would not change.
+    """
+    import av
+
     barren = 0
     packets = container.demux(stream)
     while barren < _MAX_BARREN_PACKETS:
@@ -312,6 +325,8 @@ def _decode(container: InputContainer, stream: VideoStream, seek_to: float | Non
             return  # the container itself ends in damage; what came before counts
         try:
             frames = packet.decode()
+        except MemoryError:  # FFmpeg's own is an FFmpegError as well
+            raise
         except av.error.FFmpegError:
             barren += 1
             continue

@@ -307,3 +307,22 @@ def test_a_film_cannot_name_another_file(tmp_path: Path, media: Any, budget: Pix
     script.write_text("ffconcat version 1.0\nfile 'real.mp4'\n")
     with pytest.raises(MediaError, match="known format"):
         decode(script, budget)
+
+
+def test_a_film_that_memory_does_not_suffice_for_is_not_called_damaged(
+    tmp_path: Path, media: Any, budget: PixelBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import av
+    from qvl_local.runtime.model.video import read_video
+
+    path = media.video(tmp_path / "a.mp4")
+
+    def short_of_memory(*_: object) -> object:
+        raise av.error.MemoryError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("qvl_local.runtime.library.film.decoded_frames", short_of_memory)
+    monkeypatch.setattr("qvl_local.runtime.model.video.decoded_frames", short_of_memory)
+    with pytest.raises(MemoryError):
+        decode(path, budget)
+    with pytest.raises(MediaLimitError, match="more memory than there is"):
+        read_video(path, budget=budget)
