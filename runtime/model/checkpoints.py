@@ -20,7 +20,7 @@ from .snapshot import Snapshot, snapshot_at, snapshot_of
 from .storage import folder_named
 
 if TYPE_CHECKING:
-    from .hub import Reference
+    from .hub_listing import Reference
 
 NAMES = {
     "2b": "Qwen/Qwen3-VL-Embedding-2B",
@@ -157,7 +157,7 @@ def _is_checkpoint(folder: Path) -> bool:
 def reference_of(name: str) -> Reference | None:
     """What a name means on the hub: a short name or an id, with "@revision" or without."""
     # Here, since most searches have a model that is on this machine already, or a bundle.
-    from .hub import Reference
+    from .hub_listing import Reference
 
     short, at, revision = name.partition("@")
     return Reference.parse(NAMES.get(short.lower(), short) + at + revision)
@@ -167,7 +167,8 @@ def _from_hub(
     reference: Reference, *, pair: bool, offline: bool, progress: Progress | None = None
 ) -> dict[Role, Checkpoint]:
     """Find a pair in the cache of huggingface_hub, or download it. One name stands for both."""
-    from .hub import Hub, Reference
+    from .hub import Hub
+    from .hub_listing import Reference
 
     role = role_of(reference.repository)
     wanted = {role: reference}

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Self
 from .progress import Progress
 
 if TYPE_CHECKING:
-    from .hub import HubFile
+    from .hub_listing import HubFile
     from .snapshot import Snapshot
 
 _EVERY_S = 0.5

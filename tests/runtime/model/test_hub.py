@@ -27,10 +27,10 @@ from huggingface_hub import constants
 from huggingface_hub.utils import reset_sessions
 from qvl_local.runtime import Embedder
 from qvl_local.runtime.errors import ModelError, ModelNotFoundError
-from qvl_local.runtime.model import download_meter
-from qvl_local.runtime.model import hub as hub_module
+from qvl_local.runtime.model import download_meter, hub_download
 from qvl_local.runtime.model.checkpoints import find_checkpoints
-from qvl_local.runtime.model.hub import Hub, HubFile, Reference, choose_files
+from qvl_local.runtime.model.hub import Hub
+from qvl_local.runtime.model.hub_listing import HubFile, Reference, choose_files
 from qvl_local.runtime.model.snapshot import lacking
 
 EMBEDDER, RERANKER = "Qwen/Qwen3-VL-Embedding-2B", "Qwen/Qwen3-VL-Reranker-2B"
@@ -230,7 +230,7 @@ def repository(seed: int = 0, *, shards: int = 1) -> dict[str, bytes]:
 def fake_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
     # What a broken connection leaves on the disk comes in pieces of this size.
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
-    monkeypatch.setattr(hub_module, "_RETRY_AFTER_S", 0.0)
+    monkeypatch.setattr(hub_download, "_RETRY_AFTER_S", 0.0)
     reset_sessions()
     fake = FakeHub()
     yield fake
@@ -454,6 +454,19 @@ def test_a_disk_that_is_too_small_is_found_out_before(
     with pytest.raises(ModelError, match=message):
         hub.fetch({"embedder": Reference("a/b")}, needed="embedder")
     assert not any(path.startswith("/cdn/") for _, path, _ in fake_hub.asked)
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(
+    fake_hub: FakeHub, hub: Hub, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"where a folder should be")
+    fake_hub.publish("a/b", repository())
+    blocked = Hub(hub.endpoint, tmp_path / "file" / "cache", offline=False)
+    with pytest.raises(ModelError) as caught:
+        blocked.fetch({"embedder": Reference("a/b")}, needed="embedder")
+    assert f"{tmp_path / 'file' / 'cache'} cannot be written (Not a directory)" in str(caught.value)
+    assert "HF_HOME=/some/folder" in str(caught.value)
+    assert "Errno" not in str(caught.value)
 
 
 def test_a_repository_without_safetensors_is_no_checkpoint(fake_hub: FakeHub, hub: Hub) -> None:
