@@ -9,14 +9,19 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from qvl_local.runtime.errors import QvlError
 from qvl_local.runtime.model.footprint import Workload
 
+from .console import note
 from .machine import Machine, can_write, free_bytes, read_machine
 from .plans import ModelPlan, is_at_hand, plan_models
 from .settings import Settings, qvl_version
+from .text import size
+
+if TYPE_CHECKING:
+    from qvl_local.runtime.model.bundle_cache import OutdatedBundle
 
 # Below this an index of some ten thousand photos may not fit.
 LITTLE_SPACE = 1_000_000_000
@@ -68,8 +73,9 @@ class PhotoCost:
 
 @dataclass(frozen=True, slots=True)
 class Checkup:
-    """Everything that `doctor` shows. `place_names`: whether places have names here, which needs an extra.
-    `problems` are what keeps qvl-local from working, with the remedy.
+    """Everything that `doctor` shows. `outdated`: exports in the cache that this version does not use.
+    `place_names`: whether places have names here, which needs an extra. `problems` are what keeps qvl-local
+    from working, with the remedy.
     """
 
     version: str
@@ -77,6 +83,7 @@ class Checkup:
     engines: Engines
     library: Place
     cache: Place
+    outdated: tuple[OutdatedBundle, ...]
     models: tuple[ModelAtHand, ...]
     plans: tuple[ModelPlan, ...]
     photo: PhotoCost | None
@@ -84,10 +91,14 @@ class Checkup:
     problems: tuple[str, ...]
 
 
-def check(settings: Settings, workload: Workload) -> Checkup:
-    """Look at everything; a model is loaded and timed only when that needs no download."""
+def check(settings: Settings, workload: Workload, *, precision: str | None = None) -> Checkup:
+    """Look at everything; a model is loaded and timed only when that needs no download.
+
+    `precision` is the one that plans are for; None means each.
+    """
     from qvl_local.runtime.library.place_names import has_place_names
-    from qvl_local.runtime.model.storage import cache_folder
+    from qvl_local.runtime.model.bundle_cache import outdated_bundles
+    from qvl_local.runtime.model.storage import CACHE_VARIABLE, cache_folder
 
     engines = _engines()
     library, cache = _place(settings.library), _place(cache_folder())
@@ -95,7 +106,8 @@ def check(settings: Settings, workload: Workload) -> Checkup:
     machine = read_machine()
     photo, trouble = None, None
     try:
-        photo = _photo_cost(settings.model or "tiny")
+        # Where nothing can be written there is no model, and that is said already.
+        photo = _photo_cost(settings.model or "tiny") if cache.writable else None
     except QvlError as error:
         trouble = str(error)
     return Checkup(
@@ -104,14 +116,23 @@ def check(settings: Settings, workload: Workload) -> Checkup:
         engines=engines,
         library=library,
         cache=cache,
+        outdated=tuple(outdated_bundles()),
         models=models,
-        plans=tuple(plan_models(settings.model, machine=machine, disk=cache.free_bytes, workload=workload)),
+        plans=tuple(
+            plan_models(
+                settings.model,
+                machine=machine,
+                disk=cache.free_bytes,
+                workload=workload,
+                precision=precision,
+            )
+        ),
         photo=photo,
         place_names=has_place_names(),
         problems=(
-            *_place_problems("library", library),
+            *_place_problems("library", library, "--library DIR"),
             *_library_problems(settings.library),
-            *_place_problems("cache", cache),
+            *_place_problems("model cache", cache, f"{CACHE_VARIABLE}=/some/folder"),
             *filter(None, [trouble]),
         ),
     )
@@ -138,21 +159,24 @@ def _place(folder: Path) -> Place:
     return Place(str(folder), folder.is_dir(), can_write(folder), free_bytes(folder))
 
 
-def _place_problems(name: str, place: Place) -> Iterator[str]:
+def _place_problems(name: str, place: Place, choice: str) -> Iterator[str]:
     if not place.writable:
-        yield f"{place.path}: the {name} folder cannot be written. Get access, or choose another one."
+        yield f"{place.path}: the {name} cannot be written. Get access, or choose another folder: {choice}"
     elif place.free_bytes is not None and place.free_bytes < LITTLE_SPACE:
-        yield f"{place.path}: less than 1 GB is free for the {name}. Make room, or choose another folder."
+        yield f"{place.path}: less than 1 GB is free for the {name}. Make room, or choose another: {choice}"
 
 
 def _library_problems(folder: Path) -> Iterator[str]:
-    """Why a library that is there cannot be opened."""
-    from qvl_local.runtime.library.home import DATABASE
+    """Why a library that is there cannot be opened, or none can be made in a folder that is there."""
+    from qvl_local.runtime.library.home import DATABASE, check_folder
     from qvl_local.runtime.library.library import Library
 
-    if not (folder / DATABASE).is_file():
+    if not folder.is_dir():
         return
     try:
+        check_folder(folder)
+        if not (folder / DATABASE).exists():
+            return
         with Library.open(folder, create=False) as library:
             library.status()
     except QvlError as error:
@@ -161,7 +185,8 @@ def _library_problems(folder: Path) -> Iterator[str]:
 
 def _models() -> Iterator[ModelAtHand]:
     from qvl_local.runtime.model.checkpoints import NAMES, TINY
-    from qvl_local.runtime.model.hub import Hub, Reference
+    from qvl_local.runtime.model.hub import Hub
+    from qvl_local.runtime.model.hub_listing import Reference
 
     yield ModelAtHand(TINY, "included")
     hub = Hub.of_this_machine()
@@ -200,3 +225,16 @@ def _photo_cost(model: str) -> PhotoCost | None:
         height=fitted_height,
         milliseconds=round(1000 * min(times), 3),
     )
+
+
+def clean_cache() -> None:
+    """Remove exports that another version of qvl-local made, and say on stderr what was removed.
+
+    Raises:
+        BundleError: one cannot be removed.
+    """
+    from qvl_local.runtime.model.bundle_cache import outdated_bundles, remove_outdated
+
+    for bundle in outdated_bundles():
+        remove_outdated(bundle)
+        note(f"Removed {bundle.folder} ({size(bundle.size)}).")

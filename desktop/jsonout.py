@@ -143,6 +143,9 @@ def checkup(found: Checkup) -> Json:
     facts = asdict(found)
     for place in ("library", "cache"):
         facts[place] = {**facts[place], **path_fields(facts[place]["path"])}
+    facts["outdated"] = [
+        {**path_fields(str(bundle.folder)), "bytes": bundle.size} for bundle in found.outdated
+    ]
     facts["plans"] = [_model_plan(plan) for plan in found.plans]
     return {"ok": not found.problems, **facts}
 
@@ -168,6 +171,9 @@ def _plan(option: Plan, found: ModelPlan) -> Json:
         "decoder_bytes": option.decoder,
         "table_bytes": option.table,
         "adapters_bytes": option.adapters,
+        "vision_held_bytes": option.vision_held,
+        "decoder_held_bytes": option.decoder_held,
+        "adapters_held_bytes": option.adapters_held,
         "resident_bytes": option.resident,
         "work_bytes": option.work,
         "process_bytes": option.process,

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from qvl_local.runtime.errors import QvlError
+from qvl_local.runtime.errors import InputError, QvlError
 from qvl_local.runtime.hardware import first_gpu
 from qvl_local.runtime.model.config import ModelConfig, load_config
 from qvl_local.runtime.model.footprint import Workload
 from qvl_local.runtime.model.planner import Budget, Plan, is_small, plans, recommend
 from qvl_local.runtime.model.published import published_config
+from qvl_local.runtime.model.weight_formats import STORAGE
 
 from .machine import Machine
 from .text import count, size
@@ -47,12 +48,22 @@ def main_options(found: ModelPlan) -> list[Plan]:
 
 
 def plan_models(
-    model: str | None, *, machine: Machine, disk: int | None, workload: Workload
+    model: str | None,
+    *,
+    machine: Machine,
+    disk: int | None,
+    workload: Workload,
+    precision: str | None = None,
 ) -> Iterator[ModelPlan]:
     """Plans for the model in question, or for both published sizes; on the CPU, and on a GPU if there is one.
 
-    A model whose shapes are not known without a download is left out.
+    A model whose shapes are not known without a download is left out. `precision`: of these plans alone.
+
+    Raises:
+        InputError: nothing is known of that precision.
     """
+    if precision is not None and precision not in STORAGE:
+        raise InputError(f"--precision {precision}: cannot be planned. Choose one of: {', '.join(STORAGE)}.")
     budgets = [Budget("cpu", machine.memory_bytes, disk=disk)]
     gpu = first_gpu(machine.gpus)
     if gpu is not None:
@@ -62,8 +73,9 @@ def plan_models(
         if config is None:
             continue
         for budget in budgets:
-            options = tuple(plans(config, budget=budget, workload=workload))
-            yield ModelPlan(name, budget, workload, options, recommend(options))
+            options = tuple(plans(config, budget=budget, workload=workload, precision=precision))
+            if options:
+                yield ModelPlan(name, budget, workload, options, recommend(options))
 
 
 def arithmetic(found: ModelPlan) -> str:

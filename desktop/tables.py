@@ -122,6 +122,7 @@ def print_exported(bundle: Bundle, seconds: float, *, console: Console | None = 
         ("bundle", f"{home_relative(str(bundle.path))}, {size(total)}, made in {duration(seconds)}"),
         *((role, f"{part.source.name}, {part.decoder_precision}") for role, part in manifest.parts.items()),
         *([("layout", _layout(manifest))] if len(manifest.parts) == 2 else []),
+        *_embedding_width(manifest),
         *(
             (
                 f"{figure.role} parity",
@@ -132,6 +133,15 @@ def print_exported(bundle: Bundle, seconds: float, *, console: Console | None = 
         ),
     ]
     print_facts([*facts, *accuracy_facts(manifest)], console=console)
+
+
+def _embedding_width(manifest: Manifest) -> list[tuple[str, str]]:
+    """What `--dims` did, and what it did not do."""
+    part = manifest.parts.get("embedder")
+    if part is None or part.dims == part.table.columns:
+        return []
+    width = f"{part.dims} of {part.table.columns:,} dimensions for programs that embed with it"
+    return [("embeddings", f"{width}; a library keeps them all (search --dims compares fewer)")]
 
 
 def _layout(manifest: Manifest) -> str:
@@ -186,6 +196,7 @@ def print_checkup(found: Checkup, *, console: Console | None = None) -> None:
         ("SQLite", f"{engines.sqlite}, sqlite-vec {engines.sqlite_vec}, apsw {engines.apsw}"),
         ("library", _place(found.library)),
         ("model cache", _place(found.cache)),
+        *([("not used", _outdated(found))] if found.outdated else []),
         *((f"model {model.name}", model.state) for model in found.models),
         ("one photo", _photo_cost(found)),
         (
@@ -260,6 +271,15 @@ def _place(place: Place) -> str:
     state = "" if place.exists else ", not made yet"
     free = "" if place.free_bytes is None else f", {size(place.free_bytes)} free"
     return f"{home_relative(place.path)}{state}{free}"
+
+
+def _outdated(found: Checkup) -> str:
+    """Exports that take room for nothing, and how they go."""
+    total = sum(bundle.size for bundle in found.outdated)
+    return (
+        f"{count(len(found.outdated), 'export')} of another version of qvl-local, {size(total)}: "
+        "qvl-local doctor --clean removes what is not used"
+    )
 
 
 def _photo_cost(found: Checkup) -> str:

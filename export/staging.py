@@ -153,9 +153,18 @@ def storage_errors(output: Path) -> Iterator[None]:
             ) from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise BundleError(
-                f"{output}: cannot be written here ({error}). Choose another folder."
+                f"{output}: cannot be written here ({_words(error)}). Get access, or choose another folder."
             ) from error
-        raise BundleError(f"{output}: could not be written ({error}).") from error
+        raise BundleError(
+            f"{output}: could not be written ({_words(error)}). Check the folder and its disk, or choose "
+            "another one."
+        ) from error
+
+
+def _words(error: OSError) -> str:
+    """What the system said, of which file, without its number."""
+    where = "" if error.filename is None else f": {error.filename}"
+    return f"{error.strerror or error}{where}"
 
 
 @contextmanager

@@ -27,6 +27,18 @@ def doctor(
         int | None,
         typer.Option("--photos", metavar="N", min=1, help="Plan for so many at once. [default: 20]"),
     ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            "--precision", metavar="P", help="Plan for this precision alone. [default: every one that suits]"
+        ),
+    ] = None,
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean", help="Remove exports from the model cache that this version of qvl-local does not use."
+        ),
+    ] = False,
     as_json: options.Json = False,
     _debug: options.Debug = False,
 ) -> None:
@@ -40,10 +52,13 @@ def doctor(
 
     from qvl_local.runtime.model.footprint import Workload
 
-    from ..checkup import check
+    from ..checkup import check, clean_cache
 
+    if clean:
+        clean_cache()
     default = Workload()
-    found = check(settings, Workload(tokens=tokens or default.tokens, photos=photos or default.photos))
+    workload = Workload(tokens=tokens or default.tokens, photos=photos or default.photos)
+    found = check(settings, workload, precision=precision)
 
     if as_json:
         jsonout.write(jsonout.checkup(found))

@@ -75,7 +75,8 @@ def export(
             "--dims",
             metavar="N",
             min=1,
-            help="Width of the embeddings. [default: the full width]",
+            help="Width of the embeddings for programs; a library keeps the full width, and `search --dims` "
+            "compares less of it. [default: the full width]",
         ),
     ] = None,
     layout: Annotated[

@@ -71,6 +71,12 @@ def claim_folder(home: Path) -> None:
             raise LibraryStorageError(
                 f"{home}: this is a file, not a folder. Choose another folder with --library."
             ) from error
+    check_folder(home)
+
+
+def check_folder(home: Path) -> None:
+    """Refuse a folder that holds something else than a library."""
+    with storage_errors(home / DATABASE, mode="read"):
         names = {entry.name for entry in home.iterdir()}
     if DATABASE not in names and names - _HARMLESS:
         raise LibraryStorageError(

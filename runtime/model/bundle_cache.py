@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -39,6 +40,7 @@ FORMAT = 3
 # means to read the metadata of everything that is installed, which takes longer than a search.
 _EXPORTER_PACKAGE = "qvl_local.export"
 _RECIPES = "recipes"
+_OTHER_CACHE = f"Get access, or choose another folder: {CACHE_VARIABLE}=/some/folder"
 _NAME = re.compile(r".+-[0-9a-f]{16}(-[0-9a-f]{8})?")
 
 
@@ -157,9 +159,10 @@ def _make_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ModelError(
-            f"{folder}: the cache folder cannot be made ({error.strerror}). "
-            f"Choose another one: {CACHE_VARIABLE}=/some/folder"
+            f"{folder}: the model cache cannot be made there ({error.strerror}). {_OTHER_CACHE}"
         ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ModelError(f"{folder}: the model cache cannot be written. {_OTHER_CACHE}")
 
 
 # Names

@@ -145,16 +145,19 @@ def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workl
     )
 
 
-def plans(config: ModelConfig, *, budget: Budget, workload: Workload | None = None) -> list[Plan]:
-    """Every precision in both layouts, the best for this place first.
+def plans(
+    config: ModelConfig, *, budget: Budget, workload: Workload | None = None, precision: str | None = None
+) -> list[Plan]:
+    """Every precision that suits the place in both layouts, the best first; or of those the given one.
 
     Of the layouts the one comes first that an export takes by itself: shared where the decoder is quantized.
     """
     workload = workload or Workload()
     return [
-        plan(config, precision, layout, workload=workload, budget=budget)
-        for precision in _order(config, budget)
-        for layout in _layouts(precision)
+        plan(config, name, layout, workload=workload, budget=budget)
+        for name in _order(config, budget)
+        if precision in (None, name)
+        for layout in _layouts(name)
     ]
 
 

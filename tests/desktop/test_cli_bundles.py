@@ -1,6 +1,7 @@
 """`export`, `verify`, `doctor` and `demo`: the commands that need no library to begin with."""
 
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -192,6 +193,73 @@ def test_doctor_finds_what_stands_in_the_way(cli: Any, cli_json: Any, tmp_path: 
     shown = cli("doctor", "--library", library, "--model", "nonesuch")
     assert shown.status == 1
     assert "Problem:" in shown.out
+
+
+@pytest.mark.parametrize("what", ["pictures", "a folder where the database should be"])
+def test_doctor_says_where_no_library_can_be(cli: Any, cli_json: Any, tmp_path: Path, what: str) -> None:
+    """It said that everything was in place, and `index` refused the folder."""
+    if what == "pictures":
+        (tmp_path / "holiday.jpg").write_bytes(b"mine")
+    else:
+        (tmp_path / "library.db").mkdir()
+    printed = cli_json("doctor", "--library", str(tmp_path), status=1)
+    assert any(str(tmp_path) in problem for problem in printed["problems"])
+    assert "in place" not in cli("doctor", "--library", str(tmp_path)).out
+    assert cli("index", str(TINY), "--library", str(tmp_path)).status == 1
+
+
+def test_doctor_says_once_that_the_cache_cannot_be_written(
+    cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "file"))
+    printed = cli_json("doctor", status=1)
+    assert [problem for problem in printed["problems"] if "model cache" in problem] == [
+        f"{tmp_path / 'file'}: the model cache cannot be written. "
+        "Get access, or choose another folder: QVL_CACHE_DIR=/some/folder"
+    ]
+    assert printed["photo"] is None
+
+
+def test_doctor_shows_and_removes_exports_of_other_versions(
+    cli: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    current = resolve("tiny").path
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path))
+    shutil.copytree(current, tmp_path / "bundles" / current.name)
+    old = tmp_path / "bundles" / "tiny-embedding-int8-0123456789abcdef-01234567"
+    shutil.copytree(current, old)
+    printed = cli_json("doctor")
+    assert [(one["path"], one["bytes"] > 10_000_000) for one in printed["outdated"]] == [(str(old), True)]
+    shown = " ".join(cli("doctor").out.split())
+    assert "1 export of another version of qvl-local" in shown
+    assert "qvl-local doctor --clean" in shown
+    cleaned = cli("doctor", "--clean")
+    assert f"Removed {old} (" in cleaned.err
+    assert "of another version" not in cleaned.out
+    assert [path.name for path in (tmp_path / "bundles").iterdir()] == [current.name]
+
+
+def test_doctor_plans_for_one_precision(cli: Any, cli_json: Any) -> None:
+    plans = cli_json("doctor", "--model", "2b", "--precision", "int8-safe")["plans"]
+    assert plans
+    for option in plans[0]["options"]:
+        assert option["precision"] == "int8-safe"
+        decoders = {"shared": 1, "separate": 2}[option["layout"]]
+        held = option["vision_held_bytes"] + decoders * option["decoder_held_bytes"]
+        assert option["resident_bytes"] == held + option["adapters_held_bytes"]
+    shown = " ".join(cli("doctor", "--model", "2b", "--precision", "int8-safe").out.split())
+    assert "2b on the CPU: int8-safe, one decoder, adapters" in shown
+    assert "vision tower +" in shown
+    error = cli_json("doctor", "--precision", "int7", status=2)["error"]
+    assert "--precision int7: cannot be planned. Choose one of: fp32, fp16, int8" in error["message"]
+
+
+def test_export_says_whom_fewer_dimensions_are_for(cli: Any, tmp_path: Path) -> None:
+    shown = cli("export", "tiny", "--dims", "64", "--no-report", "-o", str(tmp_path / "bundle"))
+    assert shown.status == 0
+    words = " ".join(shown.out.split())
+    assert "64 of 256 dimensions for programs that embed with it; a library keeps them all" in words
 
 
 def test_doctor_opens_the_library(cli_json: Any, tmp_path: Path) -> None:

@@ -75,7 +75,7 @@ def test_int8_safe_has_its_attention_in_float16_and_its_mlps_in_bytes() -> None:
         plan(config, precision, "separate", workload=Workload(), budget=budget)
         for precision in ("int8-safe", "int8", "fp16")
     )
-    # 16 heads and twice 8 of 128, and back: 12.6 million weights a layer take two bytes instead of one, without
+    # 16 heads and twice 8 of 128, and back: 12.6 million weights a layer take two bytes, not one, but not
     # 4 for each row and one for each matrix.
     attention = 2048 * 2048 * 2 + 2 * 1024 * 2048
     assert safe.decoder - int8.decoder == 28 * (attention - 4 * (2048 + 2 * 1024 + 2048) - 4)

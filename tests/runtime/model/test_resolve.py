@@ -218,6 +218,17 @@ def test_a_cache_that_cannot_be_made_is_named_with_the_way_out(cache, pair):
         resolve(pair / "embedding")
 
 
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(cache, pair, monkeypatch):
+    (cache / "bundles").mkdir(parents=True)
+    monkeypatch.setattr(bundle_cache.os, "access", lambda *_: False)  # a fake: whoever runs tests may be root
+    with pytest.raises(ModelError) as caught:
+        resolve(pair / "embedding")
+    assert str(caught.value) == (
+        f"{cache / 'bundles'}: the model cache cannot be written. "
+        "Get access, or choose another folder: QVL_CACHE_DIR=/some/folder"
+    )
+
+
 def test_no_exporter_is_an_error_with_a_remedy(cache, pair, monkeypatch):
     monkeypatch.setattr(bundle_cache, "EXPORTER", "none-of-that-name")
     with pytest.raises(ModelError, match="No exporter is installed"):
