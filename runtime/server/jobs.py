@@ -12,23 +12,22 @@ itself lets searches go first.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from ..errors import InputError, LibraryBusyError, QvlError, StoppedError
 from ..library.indexer import IndexSettings
 from ..library.library import Library
-from ..library.records import Folder
-from ..library.roots import in_terms_of, innermost, is_inside
+from ..library.roots import in_terms_of, is_inside
 from ..library.store import Store
 from ..library.tally import IndexProgress
 from ..library.workers import WorkerSettings, default_worker_count
+from .wanted import Kind, Wanted
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +37,6 @@ _LONGEST_RETRY_S = 900.0
 # A long run makes room for what changed meanwhile, but not so often that it gets nowhere.
 _MAKES_ROOM_AFTER_S = 60.0
 _STOP_LIMIT_S = 60.0
-# Paused for weeks, a server must not remember every file that was written meanwhile.
-_MANY_CHANGED = 2000
-
-Kind = Literal["named", "everything", "changed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,60 +59,6 @@ class JobState:
     retry_s: float | None = None
 
 
-@dataclass(slots=True)
-class _Wanted:
-    """What is to be done; what is named comes first, in the order of naming, then the rest."""
-
-    named: dict[str, None] = field(default_factory=dict)
-    everything: bool = False
-    changed: dict[str, None] = field(default_factory=dict)
-    is_changed_first: bool = False
-
-    def __bool__(self) -> bool:
-        return bool(self.named or self.everything or self.changed)
-
-    def take(self) -> tuple[Kind, tuple[str, ...]]:
-        """The next run."""
-        changed_first, self.is_changed_first = self.is_changed_first, False
-        if changed_first and self.changed:
-            changed, self.changed = tuple(self.changed), {}
-            return "changed", changed
-        if self.named:
-            named, self.named = tuple(self.named), {}
-            return "named", named
-        if self.everything:
-            self.everything, self.changed = False, {}
-            return "everything", ()
-        changed, self.changed = tuple(self.changed), {}
-        return "changed", changed
-
-    def gather(self, roots: Sequence[Folder]) -> None:
-        """Remember many changes as the folders they lie in, and many folders as the roots above them.
-
-        What lies in none of the roots is nobody's business.
-        """
-        owned = [(path, root.path) for path in self.changed if (root := innermost(roots, path)) is not None]
-        places = {root if path == root else os.path.dirname(path) for path, root in owned}  # noqa: PTH120
-        if len(places) > _MANY_CHANGED // 2:
-            places = {root for _, root in owned}
-        self.changed = dict.fromkeys(sorted(places))
-
-    def forget(self, gone: str, roots: Sequence[Folder]) -> None:
-        """The root `gone` was removed: what was named in it is wanted no more, unless other roots hold it."""
-        for path in tuple(self.named):
-            if is_inside(in_terms_of(path, [gone]), gone) and innermost(roots, path) is None:
-                del self.named[path]
-
-    def put_back(self, kind: Kind, paths: tuple[str, ...]) -> None:
-        """A run that did not get to its end is wanted still."""
-        if kind == "named":
-            self.named |= dict.fromkeys(paths)
-        elif kind == "everything":
-            self.everything = True
-        else:
-            self.changed = dict.fromkeys(paths) | self.changed
-
-
 def background_settings() -> IndexSettings:
     """How a server indexes: behind everything else, in small batches."""
     # A core stays free for searches.
@@ -134,7 +75,7 @@ class Jobs:
         """Nothing runs before `open`. `library` should have been opened with `background_settings`."""
         self._library = library
         self._changes = threading.Condition()
-        self._wanted = _Wanted()
+        self._wanted = Wanted()
         self._running: tuple[Kind, tuple[str, ...]] | None = None
         self._progress: IndexProgress | None = None
         self._stop = threading.Event()  # of the run that is going on
@@ -174,7 +115,7 @@ class Jobs:
         """
         with self._changes:
             self._wanted.changed |= dict.fromkeys(paths)
-            is_too_many = len(self._wanted.changed) > _MANY_CHANGED
+            is_too_many = self._wanted.is_too_many
             self._changes.notify_all()
         if is_too_many:
             with suppress(QvlError):  # with the next change, then
@@ -205,7 +146,7 @@ class Jobs:
     def stop(self) -> None:
         """End the run that is going on, and forget what else was wanted."""
         with self._changes:
-            self._wanted = _Wanted()
+            self._wanted = Wanted()
             self._is_dropped = self._running is not None
             self._is_paused = False
             self._error, self._retry_at = None, None

@@ -17,6 +17,7 @@ from qvl_local.runtime.library.records import IndexReport
 from qvl_local.runtime.library.store import Store
 from qvl_local.runtime.library.workers import WorkerSettings
 from qvl_local.runtime.server import jobs as jobs_module
+from qvl_local.runtime.server import wanted
 from qvl_local.runtime.server.jobs import Jobs, JobState, background_settings
 
 PATIENCE_S = 120.0
@@ -152,7 +153,7 @@ def test_what_is_wanted_merges(
 def test_what_changes_while_indexing_is_paused_is_remembered_as_folders(
     library: Library, jobs: Jobs, album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs_module, "_MANY_CHANGED", 8)
+    monkeypatch.setattr(wanted, "MANY", 8)
     with Store.open(library.path, mode="write") as store:
         store.add_folder(str(album))
     runs = Runs(library, monkeypatch)
