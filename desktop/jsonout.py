@@ -90,6 +90,7 @@ def library_status(folder: str, found: LibraryStatus) -> Json:
         "dims": found.dims,
         **counts(found.counts),
         "folders": [path_fields(folder) for folder in found.folders],
+        "away": [path_fields(path) for path in found.away],
         "failed": failures(found.failures),
         "bytes": found.size,
         "changed_at": changed.isoformat(timespec="seconds"),

@@ -108,6 +108,7 @@ def print_status(folder: str, found: LibraryStatus, *, console: Console | None =
         ),
         ("last change", f"{datetime.fromtimestamp(found.changed_at):%Y-%m-%d %H:%M}"),
         *(("folder", home_relative(path)) for path in found.folders),
+        *(("not connected", f"{home_relative(path)}; what it holds is kept") for path in found.away),
     ]
     print_facts(facts, console=console)
     print_failures(found.failures, console)

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from qvl_local.desktop.progress import View
 from qvl_local.runtime import Library
+from qvl_local.runtime.library.records import Mount
+from qvl_local.runtime.library.store import Store
 
 QUERY = "two dogs on a beach at night"
 
@@ -242,6 +244,19 @@ def test_status(sample: Any, cli: Any, cli_json: Any) -> None:
     shown = cli("status")
     assert shown.status == 0
     assert "26 photos" in shown.out
+
+
+def test_status_names_the_disks_that_are_away(
+    sample: Any, cli: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(sample.library, tmp_path / "library")
+    monkeypatch.setenv("QVL_LIBRARY", str(tmp_path / "library"))
+    disk = str(sample.pictures / "disk")
+    with Store.open(tmp_path / "library", mode="write") as store:
+        (folder,) = store.folders()
+        store.note_mount(Mount(folder.id, disk, is_away=True))
+    assert cli_json("status")["away"] == [{"path": disk}]
+    assert "disk; what it holds is kept" in cli("status").out.replace("\n", " ")
 
 
 def test_remove_forgets_but_touches_nothing(
