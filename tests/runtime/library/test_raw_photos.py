@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from qvl_local.runtime import Library
 from qvl_local.runtime.library.indexer import IndexSettings
+from qvl_local.runtime.library.previews import PREVIEWS
 from qvl_local.runtime.library.records import Companion
 from qvl_local.runtime.library.workers import WorkerSettings
 from qvl_local.runtime.model.raw_photo import NOT_INSTALLED
@@ -84,3 +85,23 @@ def test_without_the_extra_they_are_left_alone_and_named(
         monkeypatch.setitem(sys.modules, "rawpy", None)
         report = library.index([album])
         assert (report.failed, report.unchanged) == ((), 2)  # what was read is kept
+
+
+def test_the_process_that_serves_opens_no_raw_file(
+    tmp_path: Path, media: Any, tiny_bundle: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = media.raw(tmp_path / "album" / "a.dng", size=(1280, 960))
+    with Library.open(tmp_path / "library", model=tiny_bundle, settings=SETTINGS) as library:
+        library.index([tmp_path / "album"])
+        (item,) = library.browse().items
+        # Even without what was kept of it while indexing.
+        (tmp_path / "library" / PREVIEWS).unlink()
+    opened: list[object] = []
+    for place in ("model.raw_photo", "model.image"):
+        monkeypatch.setattr(f"qvl_local.runtime.{place}.read_raw", lambda *_, **__: opened.append(path))
+    with Library.open(tmp_path / "library", model=tiny_bundle, create=False) as library:
+        assert library.thumbnail(item.id, side=640) is None
+        (hit,) = library.search("red").hits
+        assert hit.reranker_score is None
+        assert library.similar(path).hits == ()
+    assert opened == []
