@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from qvl_local.runtime.errors import MediaError, ModelError, QvlError
-from qvl_local.runtime.library.library import DEFAULT_FUSION_WEIGHT, QUERY_INSTRUCTION
+from qvl_local.runtime.library.searcher import DEFAULT_FUSION_WEIGHT, QUERY_INSTRUCTION
 from qvl_local.runtime.model.bundle import open_bundle
 from qvl_local.runtime.model.embedder import Embedder
 from qvl_local.runtime.model.image import read_image
