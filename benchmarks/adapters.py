@@ -29,6 +29,7 @@ from qvl_local.export.decoder import build_decoder
 from qvl_local.export.onnx_file import ElementType, Model, ValueInfo, write_model
 from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import Recipe
+from qvl_local.export.spool import open_spool
 from qvl_local.runtime import Embedder, Reranker
 from qvl_local.runtime.model.bundle import Manifest
 from qvl_local.runtime.model.checkpoints import find_checkpoints
@@ -185,7 +186,7 @@ def measure_prefill(folder: Path, layers: int, rounds: int) -> list[dict[str, An
     pair = {role: Checkpoint(path) for role, path in write_pair(folder / "wide", shape).items()}
     base = pair["embedder"]
     rows = []
-    with tempfile.TemporaryFile() as spool:
+    with open_spool() as spool:
         start = time.perf_counter()
         adapters = find_adapters(base, pair["reranker"], spool=spool)
         seconds = time.perf_counter() - start

@@ -13,8 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from .checkpoint import EMBEDDINGS, Checkpoint
 from .graph import Graph, Value
 from .onnx_file import ElementType
 from .safetensors_file import StoredTensor
+from .spool import Kept, Spool
 
 BASE: Role = "embedder"
 ADAPTER_INPUT = "adapter"
@@ -38,7 +37,11 @@ _LARGEST_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """The difference of one matrix [rows, columns]; figures as in `LowRank`."""
+    """The difference of one matrix [rows, columns]; figures as in `LowRank`.
+
+    `down` float16 [columns, rank] and `up` float16 [rank, rows] lie in a spool; None is for an adapter whose
+    values are never going to be read.
+    """
 
     name: str
     rows: int
@@ -47,7 +50,8 @@ class Adapter:
     error: float
     difference: float
     noise: float
-    place: int
+    down: Kept | None = None
+    up: Kept | None = None
 
     @property
     def nbytes(self) -> int:
@@ -56,9 +60,9 @@ class Adapter:
 
 
 class Adapters:
-    """The adapters of a decoder by canonical tensor name. Their values lie in a file, `spool`."""
+    """The adapters of a decoder by canonical tensor name. Their values lie in a spool."""
 
-    def __init__(self, spool: IO[bytes]) -> None:
+    def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._by_name: dict[str, Adapter] = {}
 
@@ -71,11 +75,9 @@ class Adapters:
     def keep(self, name: str, found: LowRank) -> Adapter:
         """Store the factors of a matrix."""
         (columns, rank), rows = found.down.shape, found.up.shape[1]
-        place = self._spool.seek(0, 2)
-        self._spool.write(found.down.tobytes())
-        self._spool.write(found.up.tobytes())
+        down, up = self._spool.keep(found.down), self._spool.keep(found.up)
         return self.declare(
-            Adapter(name, rows, columns, rank, found.error, found.difference, found.noise, place)
+            Adapter(name, rows, columns, rank, found.error, found.difference, found.noise, down, up)
         )
 
     def declare(self, adapter: Adapter) -> Adapter:
@@ -87,25 +89,12 @@ class Adapters:
         """The adapter of a weight, unless both models have the same."""
         return self._by_name.get(name)
 
-    def down(self, adapter: Adapter) -> NDArray[np.float16]:
-        """float16 [columns, rank]."""
-        return self._read(adapter.place, (adapter.columns, adapter.rank))
-
-    def up(self, adapter: Adapter) -> NDArray[np.float16]:
-        """float16 [rank, rows]."""
-        start = adapter.place + 2 * adapter.columns * adapter.rank
-        return self._read(start, (adapter.rank, adapter.rows))
-
     def activate(self, graph: Graph, activation: ElementType) -> ActiveAdapters:
         """Declare the input that switches them."""
         share = graph.input(ADAPTER_INPUT, ElementType.FLOAT, [1])
         if activation != ElementType.FLOAT:
             share = graph.op("Cast", [share], {"to": int(activation)}, at="/adapter")
         return ActiveAdapters(self, share, activation)
-
-    def _read(self, start: int, shape: tuple[int, int]) -> NDArray[np.float16]:
-        self._spool.seek(start)
-        return np.frombuffer(self._spool.read(2 * shape[0] * shape[1]), np.float16).reshape(shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,10 +111,11 @@ class ActiveAdapters:
         if adapter is None:
             return y
         at, stem = f"{at}/adapter", name.removesuffix(".weight")
-        down, up = partial(self.adapters.down, adapter), partial(self.adapters.up, adapter)
-        inner = self._times(graph, x, f"{stem}.adapter_down", (adapter.columns, adapter.rank), down, at)
+        inner = self._times(
+            graph, x, f"{stem}.adapter_down", (adapter.columns, adapter.rank), adapter.down, at
+        )
         inner = graph.op("Mul", [inner, self.share], at=at)
-        change = self._times(graph, inner, f"{stem}.adapter_up", (adapter.rank, adapter.rows), up, at)
+        change = self._times(graph, inner, f"{stem}.adapter_up", (adapter.rank, adapter.rows), adapter.up, at)
         return graph.op("Add", [y, change], at=at)
 
     def _times(
@@ -134,9 +124,14 @@ class ActiveAdapters:
         x: Value,
         name: str,
         shape: tuple[int, int],
-        read: Callable[[], NDArray[np.float16]],
+        kept: Kept | None,
         at: str,
     ) -> Value:
+        def read() -> NDArray[np.float16]:
+            if kept is None:
+                raise ValueError(f"{name}: this adapter was declared without values")
+            return kept.read()
+
         factor = graph.weight(name, ElementType.FLOAT16, shape, read)
         if self.activation != ElementType.FLOAT16:
             # Half the size on disk; engines widen constants once, when they load.
@@ -155,7 +150,7 @@ def find_adapters(
     base: Checkpoint,
     other: Checkpoint,
     *,
-    spool: IO[bytes],
+    spool: Spool,
     progress: Callable[[float], None] | None = None,
 ) -> Adapters | Unshareable:
     """Compare two decoders and factorise every matrix in which they differ, one at a time.
@@ -163,7 +158,7 @@ def find_adapters(
     Args:
         base: whose weights the decoder holds.
         other: whose weights base and adapters together give.
-        spool: an empty file open for reading and writing; the factors wait there until they are written.
+        spool: where the factors wait until they are written.
         progress: told the fraction of bytes that is done.
 
     Raises:

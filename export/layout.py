@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import IO, Literal, get_args
+from typing import Literal, get_args
 
 from qvl_local.runtime.errors import InputError
 from qvl_local.runtime.model.bundle import AdapterRecord, Layout, Role
 
 from .adapters import BASE, SHARES, Adapters, Unshareable, find_adapters
 from .checkpoint import Checkpoint
+from .spool import Spool
 
 AskedLayout = Literal["auto", "shared", "separate"]
 LAYOUTS: tuple[AskedLayout, ...] = get_args(AskedLayout)
@@ -59,7 +60,7 @@ def choose_layout(
     asked: AskedLayout,
     *,
     quantized: bool,
-    spool: IO[bytes],
+    spool: Spool,
     progress: Callable[[float], None] | None = None,
 ) -> DecoderLayout:
     """Decide how the decoders are laid out; `reason` says why "auto" does not share one.
@@ -69,7 +70,7 @@ def choose_layout(
         asked: "auto" shares a decoder whose weights are quantized, when the difference is low-rank: there the
             memory counts, and what adapters lose is far below what quantization does.
         quantized: whether the decoder's weights are.
-        spool: an empty file open for reading and writing, kept open until the bundle is written.
+        spool: where adapters wait, kept open until the bundle is written.
         progress: told how far the comparison is, in [0, 1].
 
     Raises:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 from qvl_local.runtime.errors import BundleError, InputError
@@ -49,6 +47,7 @@ from .linear import LinearFormat, Tuning
 from .onnx_file import ElementType, Model, Place
 from .parity import check_parity, record_parity
 from .recipe import DYNAMIC, PRECISIONS, Recipe, Tolerance, Tower, is_layer, tower_of
+from .spool import Spool, open_spool
 from .staging import check_target, locked, staged, storage_errors
 from .tensorrt_operators import check_operators
 from .tuning import format_of, tune
@@ -95,7 +94,7 @@ def export_bundle(
     with (
         locked(output, waiting=lambda: report("waiting", 0.0)),
         storage_errors(output),
-        tempfile.TemporaryFile(dir=output.parent) as spool,
+        open_spool(output.parent) as spool,
     ):
         if keep_existing and (output / MANIFEST).is_file():
             return open_bundle(output).manifest
@@ -170,7 +169,7 @@ def _plan(
     recipe: Recipe,
     asked: AskedLayout,
     calibration: str | None,
-    spool: IO[bytes],
+    spool: Spool,
     report: Progress,
 ) -> _Plan:
     """Hash the checkpoints, find what they share, and decide every file's place."""
@@ -267,7 +266,7 @@ def _write(
     plan: _Plan,
     recipe: Recipe,
     examples: Sequence[Example] | None,
-    spool: IO[bytes],
+    spool: Spool,
     stage: Path,
     report: Progress,
 ) -> None:
@@ -333,7 +332,7 @@ def _tune(
     recipe: Recipe,
     towers: Sequence[Tower],
     examples: Sequence[Example] | None,
-    spool: IO[bytes],
+    spool: Spool,
     report: Progress,
 ) -> dict[str, Tuning]:
     """What calibration chooses for the layers of some towers."""

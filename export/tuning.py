@@ -8,9 +8,7 @@ itself; the result waits in a file until it is written.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from typing import IO
 
 import numpy as np
 from qvl_local.quant import compensation, int8, smoothing, static_int8
@@ -22,6 +20,7 @@ from .linear import LinearFormat, Packed, Tuning
 from .qdq import QdqFormat
 from .quantized import BlockFormat, Int8Format, LayerFormats, Nf4Format
 from .reference import Floats
+from .spool import Spool
 
 # Layers that are given the same input, by the end of their names.
 _SHARED_INPUTS = {
@@ -40,7 +39,7 @@ def tune(
     examples: Sequence[Example],
     formats: Callable[[str], LinearFormat | None],
     *,
-    spool: IO[bytes],
+    spool: Spool,
     progress: Callable[[float], None] | None = None,
 ) -> dict[str, Tuning]:
     """Run examples through a checkpoint and choose for every layer, by its weight's name.
@@ -50,7 +49,7 @@ def tune(
         role: which of the two.
         examples: what to look at.
         formats: the format that a weight is going to have; None where nothing is to be chosen.
-        spool: a file open for reading and writing, kept open until the graphs are written.
+        spool: where rounded weights wait, kept open until the graphs are written.
         progress: told how far the run is, in [0, 1].
     """
     tuner = _Tuner(checkpoint, formats, spool)
@@ -79,7 +78,7 @@ class _Tuner:
     """Collects the layers of one input, and decides when another input begins."""
 
     def __init__(
-        self, checkpoint: Checkpoint, formats: Callable[[str], LinearFormat | None], spool: IO[bytes]
+        self, checkpoint: Checkpoint, formats: Callable[[str], LinearFormat | None], spool: Spool
     ) -> None:
         self._checkpoint = checkpoint
         self._formats = formats
@@ -191,20 +190,8 @@ class _Tuner:
 
     def _kept(self, packed: Packed) -> Callable[[], Packed]:
         """Store codes and scales in the spool; what reads them back."""
-        place = self._spool.seek(0, 2)
-        codes, scales = (np.ascontiguousarray(one) for one in packed)
-        self._spool.write(codes.data)
-        self._spool.write(scales.data)
-        code_type, code_shape, scale_shape = codes.dtype, codes.shape, scales.shape
-
-        def read() -> Packed:
-            self._spool.seek(place)
-            return (
-                np.frombuffer(self._spool.read(math.prod(code_shape)), code_type).reshape(code_shape),
-                np.frombuffer(self._spool.read(4 * math.prod(scale_shape)), np.float32).reshape(scale_shape),
-            )
-
-        return read
+        codes, scales = (self._spool.keep(one) for one in packed)
+        return lambda: (codes.read(), scales.read())
 
     def _some_rows(self, name: str) -> Floats:
         stored = self._checkpoint.stored(name)

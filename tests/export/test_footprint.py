@@ -17,6 +17,7 @@ from qvl_local.export.decoder import build_decoder
 from qvl_local.export.footprint import resident_bytes
 from qvl_local.export.onnx_file import write_model
 from qvl_local.export.recipe import Recipe
+from qvl_local.export.spool import Spool, open_spool
 from qvl_local.export.vision import build_vision
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -39,7 +40,7 @@ def held_by_session(graph: Path, optimised: Path) -> int:
 @pytest.mark.parametrize("precision", ["fp32", "int8", "nf4"])
 def test_the_count_is_what_a_session_holds(tiny: dict[str, Path], tmp_path: Path, precision: str) -> None:
     pair = Checkpoint(tiny["embedder"]), Checkpoint(tiny["reranker"])
-    with io.BytesIO() as spool:
+    with open_spool() as spool:
         adapters: Any = find_adapters(*pair, spool=spool)
         recipe = Recipe.of(precision)
         model = build_decoder(
@@ -72,9 +73,9 @@ def test_both_real_models_in_nf4_fit(tmp_path: Path, name: str, limit: float) ->
 
 def adapters_of(checkpoint: Checkpoint, *, rank: int) -> Adapters:
     """Adapters of a rank for every matrix that LoRA trains; their values are never read."""
-    adapters = Adapters(io.BytesIO())
+    adapters = Adapters(Spool(io.BytesIO()))
     for name in checkpoint.names():
         if name.endswith(tuple(f"{kind}.weight" for kind in TRAINED)) and name.startswith("language_model."):
             rows, columns = checkpoint.stored(name).shape
-            adapters.declare(Adapter(name, rows, columns, rank, error=0, difference=0, noise=0, place=0))
+            adapters.declare(Adapter(name, rows, columns, rank, error=0, difference=0, noise=0))
     return adapters

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +25,7 @@ from qvl_local.export.onnx_file import write_model
 from qvl_local.export.quantized import Int8Format
 from qvl_local.export.recipe import PRECISIONS, Recipe, is_layer
 from qvl_local.export.reference import DecoderInputs, run_decoder
+from qvl_local.export.spool import open_spool
 from qvl_local.export.tuning import format_of, tune
 from qvl_local.quant import int8, nf4
 from qvl_local.runtime.errors import InputError
@@ -101,7 +101,7 @@ def test_int8_holds_against_outlier_channels_at_true_width(outliers: Checkpoint,
     def decoder_only(weight: str) -> LinearFormat | None:
         return format_of(linear, weight) if weight.startswith("language_model.") else None
 
-    with tempfile.TemporaryFile() as spool:
+    with open_spool() as spool:
         tuning = tune(outliers, "embedder", world_examples(1), decoder_only, spool=spool)
     plain = lowest_cosine(outliers, PRECISIONS["int8"].graph, tmp_path)
     smoothed = lowest_cosine(outliers, recipe.graph("decoder", outliers.names(), tuning), tmp_path)
@@ -114,7 +114,7 @@ def test_int8_holds_against_outlier_channels_at_true_width(outliers: Checkpoint,
 
 def tiny_tuning(tiny: Mapping[str, Path], precision: str) -> dict[str, Tuning]:
     linear = PRECISIONS[precision].graph.linear
-    with tempfile.TemporaryFile() as spool:
+    with open_spool() as spool:
         return tune(
             Checkpoint(tiny["embedder"]), "embedder", world_examples(2), lambda _: linear, spool=spool
         )
@@ -207,8 +207,8 @@ def test_codes_wait_in_the_spool_for_each_layer(tiny: dict[str, Path]) -> None:
     checkpoint = Checkpoint(tiny["embedder"])
     linear = PRECISIONS["nf4"].graph.linear
     names = [f"language_model.layers.1.mlp.{which}_proj.weight" for which in ("gate", "up", "down")]
-    with tempfile.TemporaryFile() as spool:
-        spool.write(b"something of another's")
+    with open_spool() as spool:
+        spool.keep(np.arange(21, dtype=np.uint8))  # something of another's
         tuning = tune(
             checkpoint,
             "embedder",
@@ -233,7 +233,7 @@ def test_int8_rows_are_rounded_for_their_divided_inputs(tiny: dict[str, Path]) -
     checkpoint = Checkpoint(tiny["embedder"])
     others: dict[str, LayerInputs] = {}
     examples = world_examples(12)
-    with tempfile.TemporaryFile() as spool:
+    with open_spool() as spool:
         linear = Int8Format(fine=True, compensated=True)
         tuning = tune(checkpoint, "embedder", examples[:8], lambda _: linear, spool=spool)
         observe_inputs(checkpoint, "embedder", examples[8:], others.__setitem__)
