@@ -1,7 +1,8 @@
 """Where the bytes of a picture or film come from: the request itself, a file of the library, or an address.
 
     data:image/png;base64,...   or base64 alone: always
-    file:///home/me/a.jpg       only when allowed, and only files below indexed folders, links followed first
+    file:///home/me/a.jpg       only when allowed, and only files below indexed folders, links followed first;
+                                what is opened then is what was looked at
     https://...                 only when allowed; see `remote.py`
 
 Bytes are put into a file of a private folder for as long as they are needed: decoding happens in other
