@@ -27,20 +27,54 @@ HEAVY = (
     "apsw",
     "tokenizers",
 )
+SERVER = (
+    "fastapi",
+    "starlette",
+    "uvicorn",
+    "h11",
+    "pydantic",
+    "watchfiles",
+    "webview",
+    "qvl_local.runtime.server",
+    "qvl_local.desktop.window",
+)
+UNUSED_BY_A_SEARCH = ("av", "torch", "transformers", "onnx", "onnx_ir", "huggingface_hub", *SERVER)
+LOADED = """
+import sys
+from qvl_local.desktop.cli import run
+status = run({arguments!r})
+print("status", status, *sorted(sys.modules), file=sys.stderr)
+"""
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["search", "--help"], ["--version"], ["search", ""]])
-def test_help_and_refusals_load_nothing_heavy(arguments: list[str]) -> None:
-    script = (
-        "import sys\n"
-        "from qvl_local.desktop.cli import run\n"
-        f"run({arguments!r})\n"
-        "print(*sorted(sys.modules), file=sys.stderr)\n"
-    )
+def loaded_by(arguments: list[str]) -> set[str]:
+    """The modules that a run of the command line leaves loaded, and "status" with the status."""
+    script = LOADED.format(arguments=arguments)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    loaded = set(done.stderr.split())
+    return set(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["search", "--help"],
+        ["serve", "--help"],
+        ["desktop", "--help"],
+        ["--version"],
+        ["search", ""],
+    ],
+)
+def test_help_and_refusals_load_nothing_heavy(arguments: list[str]) -> None:
+    loaded = loaded_by(arguments)
     assert "qvl_local.desktop.commands.search" in loaded
-    assert not [module for module in HEAVY if module in loaded]
+    assert not [module for module in (*HEAVY, *SERVER) if module in loaded]
+
+
+def test_a_search_loads_nothing_of_the_server(sample: Any) -> None:
+    loaded = loaded_by(["search", "a dog", "--json", "--library", str(sample.library)])
+    assert {"status", "0", "onnxruntime", "apsw"} <= loaded
+    assert not [module for module in UNUSED_BY_A_SEARCH if module in loaded]
 
 
 def test_every_command_and_option_has_help_and_every_command_a_page_section() -> None:
