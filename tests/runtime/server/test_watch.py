@@ -292,8 +292,10 @@ def test_roots_come_and_go_while_watching(
     watch = watching(root)
     watch.follow([str(root), str(other)])
     until_watched(other, told)
+    forgotten = watch._roots[str(root)].thread
     watch.follow([str(other)])
-    time.sleep(0.5)
+    forgotten.join(PATIENCE_S)
+    assert not forgotten.is_alive()
     (root / "unseen.jpg").write_bytes(b"x")
     (other / "seen.jpg").write_bytes(b"x")
     told.wait_for(other / "seen.jpg")
