@@ -42,7 +42,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Engines:
-    """Versions of what does the work; `providers` are ONNX Runtime's execution providers."""
+    """Versions of what does the work; `providers` are ONNX Runtime's execution providers.
+
+    `libraw` reads cameras' raw files; None without its extra.
+    """
 
     python: str
     onnxruntime: str
@@ -50,6 +53,7 @@ class Engines:
     sqlite: str
     sqlite_vec: str
     apsw: str
+    libraw: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,7 @@ def _engines() -> Engines:
     import apsw
     import onnxruntime
     import sqlite_vec
+    from qvl_local.runtime.model.raw_photo import libraw_version
 
     return Engines(
         python=f"{platform.python_implementation()} {platform.python_version()}",
@@ -152,6 +157,7 @@ def _engines() -> Engines:
         sqlite=apsw.sqlite_lib_version(),
         sqlite_vec=sqlite_vec.__version__,
         apsw=apsw.apsw_version(),
+        libraw=libraw_version(),
     )
 
 

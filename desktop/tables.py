@@ -204,6 +204,12 @@ def print_checkup(found: Checkup, *, console: Console | None = None) -> None:
             "place names",
             "GeoNames" if found.place_names else "none; pip install 'qvl-local[places]' has them",
         ),
+        (
+            "raw files",
+            f"LibRaw {engines.libraw}"
+            if engines.libraw
+            else "left alone; pip install 'qvl-local[raw]' reads them",
+        ),
     ]
     print_facts(facts, console=console)
     if found.plans:

@@ -27,7 +27,7 @@ def index(
 
     Only what is new or changed is read; what is gone is forgotten. Stop at any time with Ctrl-C: the next run
     goes on from there. Files that cannot be used are listed with their reason, everything else is indexed,
-    and the exit status is then 1.
+    and the exit status is then 1. Cameras' raw files with no photo beside them need the extra [raw].
     """
     settings = Settings.read(library=library, model=model)
     roots = [paths.absolute(name) for name in names]

@@ -172,6 +172,7 @@ def test_doctor(cli: Any, cli_json: Any, sample: Any) -> None:
     assert printed["place_names"]
     shown = cli("doctor")
     assert shown.status == 0
+    assert f"LibRaw {printed['engines']['libraw']}" in shown.out
     assert "ONNX Runtime" in shown.out
     assert "Everything is in place." in shown.out
 
@@ -181,6 +182,13 @@ def test_doctor_says_how_places_get_names(cli: Any, monkeypatch: Any) -> None:
     shown = cli("doctor")
     assert shown.status == 0
     assert "pip install 'qvl-local[places]'" in shown.out
+
+
+def test_doctor_says_how_raw_files_are_read(cli: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("qvl_local.runtime.model.raw_photo.find_spec", lambda name: None)
+    shown = cli("doctor")
+    assert shown.status == 0
+    assert "pip install 'qvl-local[raw]'" in shown.out
 
 
 def test_doctor_finds_what_stands_in_the_way(cli: Any, cli_json: Any, tmp_path: Path) -> None:
