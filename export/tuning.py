@@ -165,7 +165,28 @@ class _Tuner:
         )
         if choice.divisor is None:
             return None
-        return smoothing.outlier_divisor(inputs.absmax, largest, choice.strength)
+        divisor = smoothing.outlier_divisor(inputs.absmax, largest, choice.strength)
+        if isinstance(linear, Int8Format) and linear.compensated:
+            return divisor if self._serves_compensated(linear, names, inputs, divisor) else None
+        return divisor
+
+    def _serves_compensated(
+        self, linear: Int8Format, names: Sequence[str], inputs: LayerInputs, divisor: Floats
+    ) -> bool:
+        """Is a divisor worth it for rows that are compensated too?
+
+        Compensation by itself spares the columns of loud channels. A divisor makes them large, and every
+        row's step with them: where activations have two bytes it can cost more than it gives.
+        """
+        some = np.concatenate([self._some_rows(name) for name in names])
+        exact = inputs.other_rows @ some.T
+
+        def lost(by: Floats) -> float:
+            packed = compensation.int8_weight(some * by, inputs.rows / by)
+            given = int8.product(inputs.other_rows / by, packed, fine=linear.fine)
+            return float(np.linalg.norm(given - exact))
+
+        return lost(divisor) < smoothing.WORTHWHILE * lost(np.ones_like(divisor))
 
     def _compensated(self, name: str, linear: Nf4Format | BlockFormat, inputs: LayerInputs) -> Packed:
         """Codes and block scales of a weight, rounded with its inputs in view."""

@@ -22,7 +22,7 @@ RoundedProduct = Callable[[Floats, Floats], Floats]
 
 OUTLIER_STRENGTHS = (0.35, 0.5, 0.65, 0.8)
 # A divisor costs a product a channel at run time, so it must be worth it: error against that without one.
-_WORTHWHILE = 0.95
+WORTHWHILE = 0.95
 _SMALLEST = np.float32(1e-5)
 # Output rows of a weight that stand for all of them.
 ROWS = 256
@@ -73,7 +73,7 @@ def choose(
     best = Choice(None, 0.0, plain, plain)
     for strength, divisor in candidates:
         found = error(divisor)
-        if found < best.error and found < plain * _WORTHWHILE:
+        if found < best.error and found < plain * WORTHWHILE:
             best = Choice(divisor, strength, found, plain)
     return best
 

@@ -256,6 +256,25 @@ def test_int8_rows_are_rounded_for_their_divided_inputs(tiny: dict[str, Path]) -
     assert np.median(decoder) < 0.8
 
 
+def test_compensated_rows_take_a_divisor_only_where_it_serves_them(tiny: dict[str, Path]) -> None:
+    name, examples = "language_model.layers.0.mlp.down_proj.weight", world_examples(32)
+
+    def is_divided(linear: LinearFormat) -> bool:
+        with open_spool() as spool:
+            tuning = tune(
+                Checkpoint(tiny["reranker"]),
+                "reranker",
+                examples,
+                lambda weight: linear if weight == name else None,
+                spool=spool,
+            )
+        return tuning[name].divisor is not None
+
+    # Loud channels: one byte cannot hold the input undivided, two bytes can, and then only rows matter.
+    assert is_divided(Int8Format(compensated=True))
+    assert not is_divided(Int8Format(fine=True, compensated=True))
+
+
 def test_pictures_tune_what_has_four_bits() -> None:
     for name in ("nf4", "int4"):
         assert Recipe.of(name).tuning_to_pictures().tuned == ("decoder",)
