@@ -50,7 +50,7 @@ from .recipe import DYNAMIC, PRECISIONS, Recipe, Tolerance, Tower, is_layer, tow
 from .spool import Spool, open_spool
 from .staging import check_target, locked, staged, storage_errors
 from .tensorrt_operators import check_operators
-from .tuning import format_of, tune
+from .tuning import format_of, tune, widest
 from .vision import build_vision
 
 Progress = Callable[[str, float], None]
@@ -103,7 +103,7 @@ def export_bundle(
         checkpoints = {role: Checkpoint(sources[role].path) for role in sorted(sources)}
         _check_dims(recipe, checkpoints, sources)
         recipe.check_layers({name for checkpoint in checkpoints.values() for name in checkpoint.names()})
-        plan = _plan(sources, checkpoints, recipe, layout, _calibration(recipe, examples), spool, report)
+        plan = _plan(sources, checkpoints, recipe, layout, examples, spool, report)
         with staged(output) as stage:
             _write(checkpoints, plan, recipe, examples, spool, stage, report)
             report("checking", 0.0)
@@ -168,16 +168,11 @@ def _plan(
     checkpoints: Mapping[Role, Checkpoint],
     recipe: Recipe,
     asked: AskedLayout,
-    calibration: str | None,
+    examples: Sequence[Example] | None,
     spool: Spool,
     report: Progress,
 ) -> _Plan:
     """Hash the checkpoints, find what they share, and decide every file's place."""
-    if asked == "shared" and recipe.flavour == "portable" and recipe.decoder == "int8":
-        raise InputError(
-            "One decoder cannot serve both models with static int8 scales, which are measured on the inputs "
-            "of one of them. Export with --layout separate, or with --flavour ort."
-        )
     hashes = {}
     for number, (role, checkpoint) in enumerate(checkpoints.items()):
         step = partial(_report_part, report, "reading", number, len(checkpoints))
@@ -201,7 +196,7 @@ def _plan(
         role: replace(
             _part(sources[role], hashes[role], checkpoints[role], places[role], recipe),
             adapter=layout.switch(role),
-            calibration=calibration,
+            calibration=_calibration(recipe, layout, examples),
         )
         for role in checkpoints
     }
@@ -209,13 +204,19 @@ def _plan(
     return _Plan(parts, layout, fusion)
 
 
-def _calibration(recipe: Recipe, examples: Sequence[Example] | None) -> str | None:
+def _calibration(recipe: Recipe, layout: DecoderLayout, examples: Sequence[Example] | None) -> str | None:
     """What the manifest says of calibration."""
     if not recipe.tuned:
         return None
-    if examples is None:
-        return "sample world"
-    return f"{len(examples)} own picture{'' if len(examples) == 1 else 's'}"
+    seen = "sample world"
+    if examples is not None:
+        seen = f"{len(examples)} own picture{'' if len(examples) == 1 else 's'}"
+    return f"{seen}, both models" if _scales_of_both(recipe, layout) else seen
+
+
+def _scales_of_both(recipe: Recipe, layout: DecoderLayout) -> bool:
+    """Do static scales have to hold the inputs of both models?"""
+    return layout.name == "shared" and recipe.has_static_scales
 
 
 def _tolerance(recipe: Recipe, layout: DecoderLayout) -> Tolerance:
@@ -279,6 +280,10 @@ def _write(
         graphs: dict[Tower, str] = {"vision": part.vision, "decoder": part.decoder}
         missing = [tower for tower in recipe.tuned if graphs[tower] not in models]
         tuning = _tune(checkpoint, role, recipe, missing, examples, spool, report) if missing else {}
+        if part.decoder not in models and _scales_of_both(recipe, plan.layout):
+            for other in plan.parts.keys() - {role}:
+                tuned = _tune(checkpoints[other], other, recipe, ["decoder"], examples, spool, report)
+                tuning = widest(tuning, tuned)
         if part.vision not in models:
             precision = recipe.graph("vision", names, tuning)
             models[part.vision] = build_vision(checkpoint, precision, recipe.dialect)

@@ -320,7 +320,11 @@ class Recipe:
 
     @property
     def shares_decoders(self) -> bool:
-        """May one decoder serve two models unasked? Not in floating point, nor with one model's scales."""
+        """May one decoder serve two models unasked?
+
+        Not in floating point, nor with static scales: those would have to hold the inputs of both, and the
+        embedder would no longer compute what it does alone.
+        """
         return not isinstance(self._base(self.decoder).linear, (FloatFormat, QdqFormat))
 
     def _rounds_for_data(self, tower: Tower) -> bool:

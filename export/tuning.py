@@ -8,7 +8,8 @@ itself; the result waits in a file until it is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from qvl_local.quant import compensation, int8, smoothing, static_int8
@@ -58,6 +59,16 @@ def tune(
     observe_inputs(checkpoint, role, examples, tuner.visit, rows=rows, progress=progress)
     tuner.finish()
     return tuner.found
+
+
+def widest(one: Mapping[str, Tuning], other: Mapping[str, Tuning]) -> dict[str, Tuning]:
+    """What was chosen for one model's layers, with static scales that hold the other's inputs too."""
+    return {
+        name: tuning
+        if tuning.absmax is None or name not in other
+        else replace(tuning, absmax=max(tuning.absmax, other[name].absmax or 0.0))
+        for name, tuning in one.items()
+    }
 
 
 def format_of(linear: LinearFormat, weight: str) -> LinearFormat:

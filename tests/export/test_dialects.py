@@ -15,13 +15,14 @@ from qvl_local.export.checkpoint import Checkpoint
 from qvl_local.export.decoder import build_decoder
 from qvl_local.export.flavour import OPSETS, dialect_of
 from qvl_local.export.graph import CONTRIB
+from qvl_local.export.layout import AskedLayout
 from qvl_local.export.onnx_file import Model, write_model
 from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import PRECISIONS, LayerRule, Recipe
 from qvl_local.export.tensorrt_operators import SUPPORTED, check_operators
 from qvl_local.export.vision import build_vision
 from qvl_local.runtime.errors import InputError, ModelError
-from qvl_local.runtime.model.bundle import open_bundle
+from qvl_local.runtime.model.bundle import Bundle, Role, open_bundle
 from qvl_local.runtime.model.checkpoints import Checkpoint as Source
 
 # As odd as the real models' shapes: vision heads of 72, three queries a key, a head of its own, and deepstack
@@ -158,13 +159,36 @@ def test_wrong_combinations_are_input_errors() -> None:
         Recipe(decoder="int8", flavour="portable", layers=(LayerRule("*.down_proj", "fp32"),))
 
 
-def test_static_scales_do_not_serve_two_models(tiny: dict[str, Path], tmp_path: Path) -> None:
+def test_static_scales_hold_the_inputs_of_both_models(tiny: dict[str, Path], tmp_path: Path) -> None:
     pair = {role: Source(path=folder, name=role) for role, folder in tiny.items()}
-    with pytest.raises(InputError, match=r"static int8 scales.*--layout separate"):
-        export_bundle(
-            pair, tmp_path / "bundle", recipe=Recipe.of("int8", flavour="portable"), layout="shared"
-        )
-    assert not (tmp_path / "bundle").exists()
+    recipe = Recipe.of("int8", flavour="portable")
+
+    def exported(layout: AskedLayout) -> Bundle:
+        export_bundle(pair, tmp_path / layout, recipe=recipe, layout=layout, examples=world_examples(2))
+        return open_bundle(tmp_path / layout)
+
+    shared, separate = exported("shared"), exported("auto")
+    assert (shared.manifest.layout, separate.manifest.layout) == ("shared", "separate")
+    scales = _input_scales(shared, "embedder")
+    apart = [_input_scales(separate, role) for role in ("embedder", "reranker")]
+    assert scales.keys() == apart[0].keys() == apart[1].keys()
+    assert scales == {name: max(one[name] for one in apart) for name in scales}
+    assert scales != apart[0]
+    assert scales != apart[1]
+    # The embedder rounds otherwise than in a bundle of its own, so its vectors are another space.
+    assert shared.part("embedder").calibration == "2 own pictures, both models"
+    assert shared.revision != separate.revision
+
+
+def _input_scales(bundle: Bundle, role: Role) -> dict[str, float]:
+    """The scale of each rounded input of a decoder, by its node."""
+    graph = onnx.load(bundle.file(bundle.part(role).decoder), load_external_data=False).graph
+    values = {one.name: one for one in graph.initializer}
+    return {
+        node.name: float(onnx.numpy_helper.to_array(values[node.input[1]]))
+        for node in graph.node
+        if node.op_type == "QuantizeLinear"
+    }
 
 
 def test_a_layer_may_keep_float16_among_int8(random_checkpoint: Callable[..., Path], tmp_path: Path) -> None:
