@@ -2,8 +2,6 @@
  * Elements, made without ever reading a text as HTML: names of files and of cameras are text and stay text.
  */
 
-const SVG = "http://www.w3.org/2000/svg";
-
 /**
  * An element. `props`: attributes; a function under "onclick" and the like listens; `value` and `checked` are set
  * as properties; null and false are left out.
@@ -26,16 +24,9 @@ export function h(tag, props = {}, ...children) {
 
 /** One of the symbols of icons.svg; decoration, so nothing reads it aloud. */
 export function icon(name) {
-  const svg = svgElement("svg", { class: "icon", "aria-hidden": "true" });
-  svg.append(svgElement("use", { href: `icons.svg#${name}` }));
+  const svg = copyOf("icon");
+  svg.firstElementChild.setAttribute("href", `icons.svg#${name}`);
   return svg;
-}
-
-/** An SVG element with attributes. */
-export function svgElement(tag, attributes) {
-  const element = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
-  return element;
 }
 
 /** A button with an icon and a word; with `bare` the word is its name only. */

@@ -1,7 +1,7 @@
 /** Pictures that are (nearly) the same, in groups: to compare them, and to select those that one does not need. */
 
 import { fileUrl, get, thumbUrl } from "./api.js";
-import { announce, button, byId, dialog, h, toast } from "./dom.js";
+import { announce, button, byId, copyOf, dialog, h, toast } from "./dom.js";
 import { bytes, count, dayName, plural } from "./format.js";
 import { go } from "./state.js";
 
@@ -45,7 +45,7 @@ export class Duplicates {
         return;
       }
       this.#groups.push(...groups);
-      byId("count").textContent = `${plural(total, "group")} of pictures that are nearly the same`;
+      byId("count").textContent = `${plural(total, "group")} of the same picture, or nearly so`;
       const more = button("", "Show more groups", () => {
         more.remove();
         this.#more();
@@ -62,19 +62,15 @@ export class Duplicates {
   /** `items`: the one worth keeping first. */
   #group({ kind, items }) {
     const keep = items[0];
+    const group = copyOf("group", {
+      compare: () => compare(items, (kept) => this.#others(items, kept)),
+      others: () => this.#others(items, keep),
+    });
     const name = `${kind === "same" ? "The same" : "Nearly the same"}, ${plural(items.length, keep.kind)}`;
-    return h(
-      "section",
-      { class: "group", "aria-label": name },
-      h(
-        "header",
-        {},
-        h("h2", {}, name),
-        button("copies", "Compare", () => compare(items, (kept) => this.#others(items, kept))),
-        button("check", "Select all but the best", () => this.#others(items, keep)),
-      ),
-      h("ul", { role: "list" }, ...items.map((item) => this.#item(item, item === keep))),
-    );
+    group.setAttribute("aria-label", name);
+    group.querySelector("h2").textContent = name;
+    group.lastElementChild.append(...items.map((item) => this.#item(item, item === keep)));
+    return group;
   }
 
   #item(item, isBest) {
@@ -83,8 +79,8 @@ export class Duplicates {
     const mark = h("input", { type: "checkbox", "aria-label": `Select ${item.name}`, checked: this.selection.has(item.id) });
     mark.addEventListener("change", () => this.selection.toggle(item));
     this.selection.addEventListener("change", () => (mark.checked = this.selection.has(item.id)), { signal: this.#cancel.signal });
-    const label = h("label", {}, mark, h("b", {}, item.name), isBest && h("span", { class: "best" }, "Best"));
-    return h("li", {}, open, label, aboutOf(item));
+    const label = h("label", {}, mark, h("b", {}, item.name));
+    return h("li", {}, open, isBest && h("span", { class: "best" }, "Best"), label, aboutOf(item));
   }
 
   #others(items, keep) {

@@ -1,6 +1,6 @@
 /** What is known of an item, and why it was found, in plain words. */
 
-import { h } from "./dom.js";
+import { copyOf, h } from "./dom.js";
 import { bytes, clock, coordinates, momentName, percent, verdict } from "./format.js";
 
 const NEAR_KM = 5;
@@ -14,15 +14,15 @@ export function factsOf(media, { near }) {
     ["Taken", media.taken_at && momentName(media.taken_at)],
     ["Length", media.duration_s && clock(media.duration_s)],
     ["Camera", media.camera],
-    ["Place", hasPlace && coordinates(media.latitude, media.longitude)],
+    ["Place", hasPlace && [media.place, h("small", {}, coordinates(media.latitude, media.longitude))]],
     ["Size", size.filter(Boolean).join(", ")],
     ["File", media.path],
     ["With it", media.companions?.map(({ name }) => name).join(", ")],
   ].filter(([, value]) => value);
-  const nearby = hasPlace && h("button", { type: "button", class: "link", onclick: there }, `Taken within ${NEAR_KM} km`);
+  const nearby = hasPlace && h("button", { type: "button", class: "link", onclick: there }, `More from within ${NEAR_KM} km`);
   return [
     h("h3", {}, "About"),
-    h("dl", {}, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)])),
+    h("dl", {}, ...rows.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, ...[value].flat())])),
     nearby || "",
   ];
 }
@@ -40,7 +40,7 @@ export function whyOf(item, items, isSearch) {
     score("Close in meaning", item.embedding_score.toFixed(2), share, `Number ${rank} of ${all.length} by this measure alone.`),
     looked
       ? score("On a closer look", percent(item.reranker_score), item.reranker_score, `${verdict(item.reranker_score)}.`)
-      : h("p", { class: "quiet" }, "Only the first few are looked at more closely; this one was not."),
+      : copyOf("unjudged"),
   ];
 }
 

@@ -1,7 +1,7 @@
 /** The row of filters: what kind, when, where, in which folder, by which camera. */
 
 import { get, thumbUrl } from "./api.js";
-import { byId, h } from "./dom.js";
+import { byId, copyOf, h } from "./dom.js";
 import { coordinates, count, plural } from "./format.js";
 import { histogram, rangeName } from "./histogram.js";
 import { filtersOf, go, isFiltered, noFilters, place, watch } from "./state.js";
@@ -16,7 +16,7 @@ export function filterBar(live) {
   const kinds = [...bar.querySelectorAll(".segments button")];
   const [date, near, folder, camera] = [
     menu("Date", ["after", "before"], dateMenu),
-    menu("Place", ["near"], placeMenu),
+    menu("Place", ["near", "place"], placeMenu),
     menu("Folder", ["under"], (facets) => folderMenu(facets, names)),
     menu("Camera", ["camera"], cameraMenu),
   ];
@@ -28,7 +28,7 @@ export function filterBar(live) {
     for (const one of kinds) one.setAttribute("aria-pressed", now.kind === one.value);
     byId("clear-filters").hidden = !isFiltered(now);
     date(rangeName(now.after, now.before));
-    near(now.near && `Within ${now.near.split(",")[2]} km`);
+    near(now.near ? `Within ${now.near.split(",")[2]} km` : now.place.join(" · "));
     camera(now.camera.join(", "));
     folder(now.under.map((id) => names.get(id) ?? "1 folder").join(", "));
   };
@@ -50,7 +50,8 @@ function menu(name, own, fill) {
     put(box, opener);
     try {
       const others = { ...filtersOf(place()), ...Object.fromEntries(own.map((filter) => [filter, ""])) };
-      box.replaceChildren(...fill(await get("api/facets", others)).filter(Boolean));
+      const content = fill(await get("api/facets", others)).filter(Boolean);
+      box.replaceChildren(...(content.length ? content : [h("p", { class: "quiet" }, box.dataset.nothing)]));
     } catch (error) {
       box.replaceChildren(h("p", {}, error.message));
     }
@@ -72,7 +73,7 @@ function put(box, opener) {
 }
 
 function dateMenu(facets) {
-  if (!facets.months.length) return [h("p", { class: "quiet" }, "No item here has a date.")];
+  if (!facets.months.length) return [];
   const { after, before } = place();
   const change = (range) => go({ ...range, view: "" });
   const note = facets.undated ? `${plural(facets.undated, "item")} without a date` : "";
@@ -80,13 +81,13 @@ function dateMenu(facets) {
 }
 
 function cameraMenu(facets) {
-  return choices(facets.cameras, "camera", ({ name }) => name, ({ name }) => [name], "No item here names its camera.");
+  return choices(facets.cameras, "camera", ({ name }) => name, ({ name }) => [name]);
 }
 
 function folderMenu(facets, names) {
   for (const folder of facets.folders) names.set(String(folder.id), folder.name);
   const text = ({ name, path, is_root }) => (is_root ? [name, h("small", {}, path)] : [`› ${name}`]);
-  return choices(facets.folders, "under", ({ id }) => String(id), text, "There are no folders yet.");
+  return choices(facets.folders, "under", ({ id }) => String(id), text);
 }
 
 /** When somebody was there: "2019", "2019 – 2023". */
@@ -95,8 +96,7 @@ function yearsOf({ first, last }) {
 }
 
 /** Boxes to tick, with how many items each has. */
-function choices(entries, filter, valueOf, textOf, nothing) {
-  if (!entries.length) return [h("p", { class: "quiet" }, nothing)];
+function choices(entries, filter, valueOf, textOf) {
   const chosen = new Set(place()[filter]);
   const change = ({ target }) => {
     if (target.checked) chosen.add(target.value);
@@ -106,13 +106,31 @@ function choices(entries, filter, valueOf, textOf, nothing) {
   const lines = entries.map((entry) => {
     const value = valueOf(entry);
     const box = h("input", { type: "checkbox", value, checked: chosen.has(value), onchange: change });
-    return h("label", {}, box, h("span", { class: "name" }, ...textOf(entry)), h("span", { class: "n" }, count(entry.count)));
+    return h("label", {}, box, ...lineOf(entry, textOf(entry)));
   });
-  return [h("div", { class: "choices" }, ...lines)];
+  return lines.length ? [h("div", { class: "choices" }, ...lines)] : [];
 }
 
-function placeMenu(facets) {
-  if (!facets.places.length) return [h("p", { class: "quiet" }, "No item here knows where it was taken.")];
+/** What a line of a menu shows: a picture of a place, words, how many. */
+const lineOf = ({ id, km, count: n }, words) => [
+  km && h("img", { src: thumbUrl({ id }, 100), alt: "", loading: "lazy" }),
+  h("span", { class: "name" }, ...words),
+  h("span", { class: "n" }, count(n)),
+];
+
+function placeMenu({ places, place_names }) {
+  if (!places.length) return [];
+  const [named, others] = [true, false].map((is) => places.filter(({ name }) => Boolean(name) === is));
+  const words = (spot) => [spot.name ?? coordinates(spot.latitude, spot.longitude), h("small", {}, yearsOf(spot))];
+  return [
+    ...choices(named, "place", ({ name }) => name, words),
+    ...(others.length || place().near ? spotsMenu(others, words) : []),
+    !place_names && copyOf("no-names"),
+  ];
+}
+
+/** Places without a name: all within a distance of one. */
+function spotsMenu(spots, words) {
   const [latitude, longitude, km] = place().near.split(",").map(Number);
   const set = (lat, lon, radius) => go({ near: `${lat},${lon},${radius}`, view: "" });
   const select = h("select", { id: "near-km", onchange: () => chosen && set(chosen.latitude, chosen.longitude, select.value) });
@@ -122,14 +140,8 @@ function placeMenu(facets) {
   }
   let chosen = place().near ? { latitude, longitude } : null;
   const isChosen = (spot) => chosen?.latitude === spot.latitude && chosen?.longitude === spot.longitude;
-  const rows = facets.places.map((spot) => {
-    const row = h(
-      "button",
-      { type: "button", class: "spot", "aria-pressed": String(isChosen(spot)) },
-      h("img", { src: thumbUrl({ id: spot.id }, 100), alt: "", loading: "lazy" }),
-      h("span", { class: "name" }, coordinates(spot.latitude, spot.longitude), h("small", {}, yearsOf(spot))),
-      h("span", { class: "n" }, count(spot.count)),
-    );
+  const rows = spots.map((spot) => {
+    const row = h("button", { type: "button", class: "spot", "aria-pressed": String(isChosen(spot)) }, ...lineOf(spot, words(spot)));
     row.addEventListener("click", () => {
       chosen = isChosen(spot) ? null : spot;
       for (const other of rows) other.setAttribute("aria-pressed", chosen !== null && other === row);

@@ -2,7 +2,7 @@
 
 import { get, send } from "./api.js";
 import { button, copyOf, h, icon, partsOf, toast } from "./dom.js";
-import { plural } from "./format.js";
+import { count, plural } from "./format.js";
 
 /** A form that adds a folder: typed, found by looking around, or chosen in the window's own dialog. */
 export function folderForm(added) {
@@ -44,7 +44,7 @@ export function folderForm(added) {
               button("plus", `Add “${here.name}”`, () => add({ place: here.id }), { class: "button main", title: here.path }),
             ]
           : [host && button("folder", "Choose a folder …", choose)].filter(Boolean)),
-        ...places.map((place) => button("folder", place.name, () => look([...trail, place]), { title: place.path })),
+        ...places.map((place) => button("folder", labelOf(place), () => look([...trail, place]), { title: place.path })),
       );
       if (had) around.querySelector(".main, button")?.focus();
     });
@@ -56,6 +56,9 @@ export function folderForm(added) {
   look([]);
   return form;
 }
+
+/** "Pictures · 1,204"; counting ends at some thousands. */
+const labelOf = ({ name, count: n }) => (n ? `${name} · ${count(n)}${n % 1000 ? "" : "+"}` : name);
 
 /** The folders of the library, each with a way to forget it. */
 export async function folderList(changed) {
@@ -75,10 +78,8 @@ function line({ id, name, path, items, available, note }, changed) {
     changed();
   };
   const ask = () => {
-    const keep = button("", "Keep", () => row.replaceChildren(...usual));
-    const question = h("span", { class: "name" }, "Forget this folder? Its files stay where they are.");
-    row.replaceChildren(question, button("", "Forget", forget), keep);
-    keep.focus();
+    row.replaceChildren(copyOf("forget", { forget, keep: () => row.replaceChildren(...usual) }));
+    row.querySelector("[data-act=keep]").focus();
   };
   const about = [path, !available && "not there just now", note].filter(Boolean).join(" · ");
   const usual = [

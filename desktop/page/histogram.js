@@ -1,6 +1,6 @@
 /** Months as bars: drag over them for a range, or move its ends with the arrow keys. */
 
-import { h, svgElement } from "./dom.js";
+import { copyOf, h, partsOf } from "./dom.js";
 import { monthName, monthsName, plural } from "./format.js";
 
 /** Of the drawing, in its own units. */
@@ -36,21 +36,21 @@ export function histogram(months, range, change) {
   let from = range.after ? inside(index(range.after) - start) : 0;
   let to = range.before ? inside(index(range.before) - 1 - start) : last;
 
-  const svg = svgElement("svg", { viewBox: `0 0 ${counts.length} ${HIGH}`, preserveAspectRatio: "none", "aria-hidden": "true" });
-  const all = svgElement("path", { d: bars(counts, 0, last) });
-  const chosen = svgElement("path", { class: "chosen" });
-  svg.append(all, chosen);
-  const ends = ["From", "To"].map((label) =>
-    h("span", { class: "end", role: "slider", tabindex: 0, "aria-label": label, "aria-valuemin": 0, "aria-valuemax": last }),
-  );
-  const area = h("div", { class: "bars" }, svg, ...ends);
-  const said = h("output", {});
-  const years = h("div", { class: "years" });
+  const any = () => {
+    set(0, last);
+    tell();
+  };
+  const box = copyOf("months", { any });
+  const [svg, all, chosen, said, area, years] = partsOf(box, "svg", "path", ".chosen", "output", ".bars", ".years");
+  const ends = [...box.querySelectorAll(".end")];
+  svg.setAttribute("viewBox", `0 0 ${counts.length} ${HIGH}`);
+  all.setAttribute("d", bars(counts, 0, last));
 
   const draw = () => {
     chosen.setAttribute("d", bars(counts, from, to));
     [from, to].forEach((value, i) => {
       ends[i].style.left = `${((value + i) / counts.length) * 100}%`;
+      ends[i].setAttribute("aria-valuemax", last);
       ends[i].setAttribute("aria-valuenow", value);
       ends[i].setAttribute("aria-valuetext", monthName(name(start + value)));
     });
@@ -79,7 +79,7 @@ export function histogram(months, range, change) {
     }),
   );
   const first = Math.floor(start / 12);
-  for (let year = Math.floor((start + last) / 12); year >= first && years.children.length < 12; year--) {
+  for (let year = Math.floor((start + last) / 12); year >= first && years.children.length < 13; year--) {
     if (!months.some(({ month }) => month.startsWith(String(year)))) continue;
     const pick = () => {
       set(year * 12 - start, year * 12 + 11 - start);
@@ -88,13 +88,8 @@ export function histogram(months, range, change) {
     };
     years.append(h("button", { type: "button", class: "year", onclick: pick }, String(year)));
   }
-  const any = () => {
-    set(0, last);
-    tell();
-  };
-  years.prepend(h("button", { type: "button", class: "year", onclick: any }, "Any"));
   draw();
-  return h("div", { class: "histogram", role: "group", "aria-label": "Months" }, said, area, years);
+  return box;
 }
 
 /** One path for all bars; heights grow as the root, so that months with few items are seen beside large ones. */

@@ -1,14 +1,14 @@
 /** Puts the page together: who hears of what. */
 
 import { get } from "./api.js";
-import { button, byId, copyOf, h, keep, kept } from "./dom.js";
+import { byId, copyOf, keep, kept } from "./dom.js";
 import { Calm } from "./calm.js";
 import { Duplicates } from "./duplicates.js";
 import { filterBar } from "./filters.js";
 import { folderForm } from "./folders.js";
 import { Grid } from "./grid.js";
 import { Live } from "./live.js";
-import { DRAWN_ONLY, libraryButton, openPanel } from "./panel.js";
+import { libraryButton, openPanel } from "./panel.js";
 import { previews } from "./preview.js";
 import { Results } from "./results.js";
 import { searchBox } from "./searchbox.js";
@@ -51,30 +51,21 @@ function show(now, before) {
   viewer.follow(now);
 }
 
-function themeButton() {
-  const root = document.documentElement;
-  const toggle = byId("theme");
-  const name = () => {
-    const other = root.dataset.theme === "dark" ? "light" : "dark";
-    toggle.setAttribute("aria-label", `Use ${other} colours`);
-    toggle.title = `Use ${other} colours`;
-    toggle.querySelector("use").setAttribute("href", `icons.svg#${other === "dark" ? "moon" : "sun"}`);
-  };
-  toggle.addEventListener("click", () => {
-    root.dataset.theme = root.dataset.theme === "dark" ? "light" : "dark";
-    keep("qvl-theme", root.dataset.theme);
-    name();
-  });
-  name();
+/** Of the two buttons, the style sheet shows the one that changes something. */
+function themeButtons() {
+  for (const theme of ["dark", "light"]) {
+    document.querySelector(`.to-${theme}`).addEventListener("click", () => {
+      document.documentElement.dataset.theme = theme;
+      keep("qvl-theme", theme);
+      document.querySelector(`.to-${theme === "dark" ? "light" : "dark"}`).focus();
+    });
+  }
 }
 
 function connection() {
   const banner = byId("banner");
-  live.addEventListener("lost", () => {
-    const again = button("", "Try now", () => live.again());
-    banner.replaceChildren(h("span", {}, "qvl-local does not answer. Is it still running? Trying again …"), again);
-    banner.hidden = false;
-  });
+  banner.lastElementChild.addEventListener("click", () => live.again());
+  live.addEventListener("lost", () => (banner.hidden = false));
   live.addEventListener("back", () => {
     banner.hidden = true;
     results.again();
@@ -95,9 +86,7 @@ function welcomeFollows() {
 /** Who searches photos of their own with the built-in model is told, until they say that they know. */
 function modelHint() {
   const hint = byId("hint");
-  const [says, known] = hint.children;
-  says.textContent = DRAWN_ONLY;
-  known.addEventListener("click", () => {
+  hint.lastElementChild.addEventListener("click", () => {
     keep("qvl-hint", "known");
     hint.remove();
   });
@@ -119,7 +108,7 @@ filterBar(live);
 selectionBar(selection);
 previews(grid);
 libraryButton(live);
-themeButton();
+themeButtons();
 connection();
 welcomeFollows();
 modelHint();

@@ -1,12 +1,9 @@
 /** The library's panel: what is being read, which folders, what could not be read, which model. */
 
 import { get, send } from "./api.js";
-import { button, byId, dialog, h, partsOf, toast } from "./dom.js";
+import { byId, dialog, h, partsOf, toast } from "./dom.js";
 import { folderForm, folderList } from "./folders.js";
 import { count, plural, roughly } from "./format.js";
-
-/** What the built-in model cannot do. */
-export const DRAWN_ONLY = "The built-in model only knows drawn sample scenes. For your own photos start with --model 2b.";
 
 /** How far indexing is, from 0 to 1. */
 export const shareOf = ({ done, total }) => (total ? Math.min(1, done / total) : 0);
@@ -27,9 +24,14 @@ export function libraryButton(live) {
   });
 }
 
+/** What one can have indexing do. */
+const ACTS = { running: ["pause", "stop"], paused: ["resume", "stop"], idle: ["start"] };
+
 export function openPanel(live) {
-  const box = dialog("panel");
-  const [progress, folders, failures, model] = partsOf(box, ".progress", ".list", ".failed", ".model");
+  const act = ({ currentTarget }) =>
+    send("POST", "api/index", { action: currentTarget.dataset.act }).catch((error) => toast(error.message));
+  const box = dialog("panel", { pause: act, resume: act, stop: act, start: act });
+  const [progress, folders, failures, model, drawn] = partsOf(box, ".progress", ".list", ".failed", ".model", ".drawn");
   const fill = async () => {
     try {
       folders.replaceChildren(...(await folderList(fill)));
@@ -46,7 +48,8 @@ export function openPanel(live) {
     const { status } = live;
     if (!status) return;
     progressView(progress, status);
-    model.textContent = modelText(status.model) + (status.model.name === "tiny" ? `. ${DRAWN_ONLY}` : "");
+    model.textContent = modelText(status.model);
+    drawn.hidden = status.model.name !== "tiny";
     if (status.failed !== failed) fill();
     failed = status.failed;
   };
@@ -62,52 +65,34 @@ export function openPanel(live) {
   fill();
 }
 
-/** Progress, drawn anew only where it changed: what has the focus keeps it. */
 function progressView(box, status) {
-  const { indexing } = status;
+  const { indexing, photos, videos } = status;
   const { state, done, total } = indexing;
-  const stage = `${state} ${total > 0}`;
-  if (box.dataset.stage !== stage) {
-    box.dataset.stage = stage;
-    const act = (action) => () => send("POST", "api/index", { action }).catch((error) => toast(error.message));
-    const hadFocus = box.contains(document.activeElement);
-    box.replaceChildren(
-      h("p", { class: "state" }),
-      state === "idle" ? "" : h("progress", { max: 1, "aria-label": "Progress" }),
-      h("p", { class: "quiet at" }),
-      h("p", { class: "row" }, ...buttonsFor(state, act)),
-    );
-    if (hadFocus) box.querySelector("button")?.focus();
+  const [heading, bar, at] = partsOf(box, ".state", "progress", ".at");
+  for (const one of box.querySelectorAll("button")) one.hidden = !ACTS[state].includes(one.dataset.act);
+  // Whoever pressed a button that is gone goes on with the one in its place.
+  if (document.activeElement === document.body || document.activeElement.hidden) box.querySelector("button:not([hidden])").focus();
+  bar.hidden = state === "idle";
+  if (bar.hidden) {
+    heading.textContent = `${plural(photos, "photo")} and ${plural(videos, "video")}, ready to be found`;
+    at.textContent = indexing.error ?? (status.watching ? "New and changed files are noticed by themselves." : "");
+    return;
   }
-  const say = (selector, text) => (box.querySelector(selector).textContent = text);
-  if (state === "idle") {
-    const { photos, videos } = status;
-    say(".state", `${plural(photos, "photo")} and ${plural(videos, "video")}, ready to be found`);
-    return say(".at", indexing.error ?? (status.watching ? "New and changed files are noticed by themselves." : ""));
-  }
-  const bar = box.querySelector("progress");
   if (total) bar.value = shareOf(indexing);
   else bar.removeAttribute("value");
-  const soFar = total ? `${count(done)} of ${count(total)}` : count(done);
-  say(".state", `${state === "paused" ? "Paused at" : "Reading"} ${soFar}`);
+  heading.textContent = `${state === "paused" ? "Paused at" : "Reading"} ${total ? `${count(done)} of ${count(total)}` : count(done)}`;
   const details = [
     state === "running" && indexing.per_s > 0 && `${indexing.per_s.toFixed(indexing.per_s < 10 ? 1 : 0)} a second`,
     state === "running" && indexing.eta_s > 0 && `${roughly(indexing.eta_s)} left`,
     indexing.path_name,
   ];
-  return say(".at", details.filter(Boolean).join(" · "));
-}
-
-function buttonsFor(state, act) {
-  if (state === "running") return [button("", "Pause", act("pause")), button("", "Stop", act("stop"))];
-  if (state === "paused") return [button("", "Go on", act("resume")), button("", "Stop", act("stop"))];
-  return [button("", "Look for changes now", act("start"))];
+  at.textContent = details.filter(Boolean).join(" · ");
 }
 
 function failureLine({ path, name, error }) {
-  // The reason often begins with the path, which is above it already.
-  const reason = error.startsWith(path) ? error.slice(path.length).replace(/^[:\s]+/, "") : error;
-  return h("li", {}, h("b", {}, name), h("small", {}, path), h("span", {}, reason));
+  // The reason may begin with the path, which is above it already.
+  const reason = error.replace(path, "").replace(/^[:\s]+/, "");
+  return h("li", {}, h("b", {}, name), h("small", {}, path.slice(0, -name.length - 1)), h("p", {}, reason));
 }
 
 function modelText({ name, state, step, fraction, error }) {

@@ -1,7 +1,7 @@
 /** The list that is shown: the newest items, or what a search brought, in its two steps. */
 
 import { events, get } from "./api.js";
-import { announce, button, byId, copyOf, h } from "./dom.js";
+import { announce, button, byId, copyOf, h, partsOf } from "./dom.js";
 import { count, monthsName, plural } from "./format.js";
 import { months } from "./layout.js";
 import { filtersOf, go, isFiltered, isSearch, listKey, noFilters, queryOf, scrolled } from "./state.js";
@@ -152,8 +152,15 @@ export class Results {
     announce(box.firstElementChild.textContent);
   }
 
-  #nothing(text) {
-    this.#notice([h("h2", {}, text), isFiltered(this.#place) && h("p", { class: "row" }, removeFilters())]);
+  /** Why there is no list: in words, and what one may do. */
+  #nothing(text, why = "") {
+    const box = copyOf("nothing", { filters: () => go(noFilters()), again: () => this.again() });
+    const [heading, reason, filters, again] = partsOf(box, "h2", "p", "[data-act=filters]", "[data-act=again]");
+    heading.textContent = text;
+    reason.textContent = why;
+    filters.hidden = why || !isFiltered(this.#place);
+    again.hidden = !why;
+    this.#notice([box]);
   }
 
   #failed(error) {
@@ -171,11 +178,8 @@ export class Results {
     if (this.live.status?.items === 0) return this.#notice(this.welcome());
     const isGone = this.#place.picture && error.status === 404;
     this.grid.show([]);
-    this.#notice([
-      h("h2", {}, isGone ? "That picture is no longer held." : "This search did not work."),
-      h("p", {}, isGone ? "Drop or choose it again." : error.message),
-      h("p", { class: "row" }, button("", "Try again", () => this.again())),
-    ]);
+    if (isGone) this.#nothing("That picture is no longer held.", "Drop or choose it again.");
+    else this.#nothing("This search did not work.", error.message);
     return announce(error.message);
   }
 
@@ -268,8 +272,9 @@ export class Results {
 
   #howMany() {
     const all = this.live.status?.items;
-    const some = this.#total < all ? `${count(this.#total)} closest of ${plural(all, "item")}` : plural(this.#total, "item");
-    return `${some}, best first`;
+    // How many pass the filters is known where all of them are here.
+    const isAll = this.#total >= all || (isFiltered(this.#place) && this.#total % FIRST);
+    return `${isAll ? plural(this.#total, "item") : `${count(this.#total)} closest of ${plural(all, "item")}`}, best first`;
   }
 
   #loadingState() {
@@ -307,10 +312,6 @@ export class Results {
     if (!text && this.#isStale) return this.#offer("The library has changed", () => this.again(), "Search again");
     return byId("offer").replaceChildren(...(text ? [h("span", {}, text), button("", label, act)] : []));
   }
-}
-
-function removeFilters() {
-  return button("", "Remove the filters", () => go(noFilters()));
 }
 
 function titleOf({ q, picture, like }) {

@@ -14,6 +14,7 @@ export function searchBox({ again }) {
   const input = byId("query");
   const chip = byId("chip");
   const clear = byId("clear");
+  const { placeholder } = input;
   // What the server calls a picture -> a small canvas of it.
   const pictures = new Map();
   const recent = recentList(input, (text) => {
@@ -32,7 +33,7 @@ export function searchBox({ again }) {
   }
 
   async function searchBy(file) {
-    if (!file.type.startsWith("image/") && !/\.(heic|heif|jpe?g|png|webp|gif|tiff?|avif|bmp)$/i.test(file.name)) {
+    if (!file.type.startsWith("image/") && !/\.(hei[cf]|tiff?)$/i.test(file.name)) {
       return toast(`${file.name || "That"} is not a picture.`);
     }
     document.body.classList.add("busy");
@@ -41,7 +42,6 @@ export function searchBox({ again }) {
       const answer = await (await ask("api/picture", { method: "POST", headers, body: file })).json();
       pictures.set(answer.picture, await small(file));
       submit({ picture: answer.picture, like: "" });
-      input.placeholder = "Add words: like this, but …";
       input.focus();
     } catch (error) {
       document.body.classList.remove("busy");
@@ -52,7 +52,7 @@ export function searchBox({ again }) {
   function show({ q, picture, like, page }) {
     if (document.activeElement !== input || q) input.value = q;
     clear.hidden = !(input.value || picture || like);
-    input.placeholder = picture || like ? "Add words: like this, but …" : "Describe a photo or a moment";
+    input.placeholder = picture || like ? "Add words: like this, but …" : placeholder;
     byId("to-duplicates").toggleAttribute("aria-current", page === "duplicates");
     chip.hidden = !(picture || like);
     if (chip.hidden) return chip.replaceChildren();

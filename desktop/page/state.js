@@ -2,13 +2,13 @@
  * Where one is: what is searched, filtered and open, kept in the address behind "#", which no server sees.
  */
 
-const LISTS = ["under", "camera"];
-const FILTERS = ["kind", "after", "before", "under", "camera", "near"];
+const LISTS = ["under", "camera", "place"];
+const FILTERS = ["kind", "after", "before", ...LISTS, "near"];
 const QUERY = ["q", "picture", "like"];
 const ALL = [...QUERY, ...FILTERS, "page", "view"];
 
 /** @typedef {{q:string, picture:string, like:string, kind:string, after:string, before:string, under:string[],
- *   camera:string[], near:string, page:string, view:string}} Place */
+ *   camera:string[], place:string[], near:string, page:string, view:string}} Place */
 
 /** @returns {Place} */
 export function parse(hash) {

@@ -1,7 +1,7 @@
 /** One item, large: with its neighbours a key away, what is known of it, and why it is here. */
 
 import { fileUrl, get, send, thumbUrl } from "./api.js";
-import { announce, dialog, h, icon, partsOf, toast } from "./dom.js";
+import { announce, copyOf, dialog, h, partsOf, toast } from "./dom.js";
 import { count } from "./format.js";
 import { factsOf, whyOf } from "./facts.js";
 import { momentBar } from "./moments.js";
@@ -226,12 +226,13 @@ function pictures(item) {
   });
   full.addEventListener("error", () => {
     if (!full.src.includes("as=jpeg")) full.src = fileUrl(item.id, true);
-    else full.replaceWith(h("p", { class: "missing" }, icon("warn"), "The file itself cannot be shown. Has it been moved?"));
+    else full.replaceWith(copyOf("gone"));
   });
   return [small, full];
 }
 
 function unplayable(item) {
-  const link = h("a", { href: fileUrl(item.id), download: item.name }, "Download it");
-  return h("p", { class: "missing" }, icon("warn"), "This browser cannot play this video. ", link, " and open it in a player.");
+  const told = copyOf("unplayable");
+  Object.assign(told.querySelector("a"), { href: fileUrl(item.id), download: item.name });
+  return told;
 }

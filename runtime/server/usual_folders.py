@@ -2,7 +2,7 @@
 
     usual_folders()      pictures, videos, camera uploads, disks that are connected, and the home folder
 
-Only what is there, each once. Where the system's own folders lie is the system's to say: `user-dirs.dirs` on
+Only what is there and not empty, each once. Where the system's own folders lie is the system's to say: `user-dirs.dirs` on
 Linux, the known folders on Windows. How many pictures are in one is counted as far as that costs nothing.
 """
 
@@ -71,8 +71,9 @@ def usual_folders(
         met.add(real)
         if any(is_inside(real, root) for root in searched):
             continue
-        is_counted = kind in ("pictures", "videos")
-        found.append(UsualFolder(kind, name, path, _count(path, end) if is_counted else None))
+        count = _count(path, end) if kind in ("pictures", "videos") else None
+        if count != 0:
+            found.append(UsualFolder(kind, name, path, count))
     return found
 
 

@@ -186,17 +186,38 @@ def test_the_colours_follow_the_system_and_can_be_turned(visit: Any) -> None:
         assert page.evaluate("document.documentElement.dataset.theme") == "light"
 
 
+PHONE = {
+    "viewport": {"width": 375, "height": 740},
+    "device_scale_factor": 2,
+    "has_touch": True,
+    "is_mobile": True,
+}
+
+
+def test_on_a_phone_the_bar_of_the_selected_is_whole_and_the_head_one_line(visit: Any) -> None:
+    with visit(**PHONE) as watched:
+        page = watched.page
+        start(page)
+        page.locator(".tile .check").evaluate_all("all => all.slice(0, 12).forEach((one) => one.click())")
+        bar = page.get_by_role("toolbar", name="Selected items")
+        expect(bar).to_contain_text("12 selected")
+        for part in bar.locator(":scope > *").all():
+            box = part.bounding_box()
+            assert box is not None
+            assert 12 <= box["x"] < box["x"] + box["width"] <= 363, part.inner_text()
+
+        before = page.locator(".top").bounding_box()
+        # As it is while pictures are read.
+        page.locator("#to-library").evaluate("button => button.classList.add('working')")
+        page.locator("#library-state").evaluate("says => (says.textContent = 'Reading 100%')")
+        assert page.locator(".top").bounding_box() == before
+
+
 def test_on_a_phone_nothing_is_wider_than_the_screen(visit: Any, pictures: Path) -> None:
-    phone = {
-        "viewport": {"width": 375, "height": 740},
-        "device_scale_factor": 2,
-        "has_touch": True,
-        "is_mobile": True,
-    }
     for name, reach in STATES.items():
         if name in ("place", "folder", "selected"):
             continue
-        with visit(**phone) as watched:
+        with visit(**PHONE) as watched:
             start(watched.page)
             reach(watched.page)
             assert watched.page.evaluate("document.documentElement.scrollWidth") <= 375, name

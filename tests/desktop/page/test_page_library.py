@@ -78,6 +78,26 @@ def test_folders_are_found_by_looking_around(
         expect(page.locator("#count")).to_have_text("5 items")
 
 
+def test_folders_with_pictures_are_offered_with_how_many_they_hold(
+    visit: Any, serving: Any, album: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    for variable in ("XDG_CONFIG_HOME", "XDG_PICTURES_DIR", "XDG_VIDEOS_DIR"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "ana"))
+    shutil.copytree(album.more, tmp_path / "ana" / "Pictures" / "Holiday")
+    (tmp_path / "ana" / "Videos").mkdir()  # with nothing in it
+    with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
+        page = watched.page
+        around = page.get_by_role("group", name="Folders on this computer")
+        expect(around.get_by_role("button")).to_have_text(["Pictures · 5", "ana"])
+        around.get_by_role("button", name="Pictures").click()
+        around.get_by_role("button", name="Add “Pictures”").click()
+        expect(page.locator("#count")).to_have_text("5 items")
+        page.locator("#to-library").click()
+        # What is searched is not offered again.
+        expect(page.locator("dialog.sheet .add .row button")).to_have_text(["ana"])
+
+
 def test_reading_goes_on_when_one_says_so(visit: Any, serving: Any, album: Any, tmp_path: Path) -> None:
     with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
         page = watched.page
@@ -148,14 +168,16 @@ def test_it_is_said_that_the_built_in_model_knows_no_photos(
         expect(watched.page.locator("#hint")).to_be_hidden()
 
 
-def test_failures_are_named_with_their_reasons(page: Any, served: Any) -> None:
+def test_failures_are_named_with_their_reasons(page: Any, served: Any, album: Any) -> None:
     (failure,) = served.get("api/failures")["failures"]
     page.get_by_role("button", name="Library, 1 could not be read").click()
     panel = page.locator("dialog.sheet")
     expect(panel).to_contain_text("1 file could not be read")
     expect(panel.locator(".failures b")).to_have_text("broken holiday.jpg")
     reason = failure["error"].removeprefix(failure["path"]).lstrip(": ")
-    expect(panel.locator(".failures span")).to_have_text(reason)
+    expect(panel.locator(".failures small")).to_have_text(str(album.pictures))
+    expect(panel.locator(".failures p")).to_have_text(reason)
+    assert reason == "the picture is cut short: its end is missing; copy it again from where it came from"
     status = served.get("api/status")
     expect(panel.locator(".state")).to_contain_text(
         f"{status['photos']} photos and {status['videos']} videos"

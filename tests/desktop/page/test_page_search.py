@@ -277,9 +277,25 @@ def test_cameras_and_folders_are_ticked(page: Page, served: Any, menu: str) -> N
     expect(page.locator("#count")).to_have_text(f"{facets['total']} items")
 
 
-def test_a_place_with_a_distance(page: Page, served: Any) -> None:
+def test_places_are_ticked_by_name(page: Page, served: Any) -> None:
+    spots = [spot for spot in served.get("api/facets")["places"] if spot["name"]][:2]
+    page.get_by_role("button", name="Place", exact=True).click()
+    for spot in spots:
+        page.get_by_role("checkbox", name=re.compile("^" + re.escape(spot["name"]))).check()
+    expect(page.locator("#count")).to_have_text(f"{sum(spot['count'] for spot in spots)} items")
+    names = " · ".join(spot["name"] for spot in spots)
+    expect(page.get_by_role("button", name=f"Place: {names}")).to_be_visible()
+    expect(page.locator("#menu-place")).not_to_contain_text("pip install")
+    page.reload()
+    expect(page.locator("#count")).to_have_text(f"{sum(spot['count'] for spot in spots)} items")
+
+
+def test_a_place_with_a_distance(page: Page, served: Any, monkeypatch: Any) -> None:
+    # Places without names are where the extra is not installed, and far from all towns.
+    monkeypatch.setattr("qvl_local.runtime.library.place_names.find_spec", lambda name: None)
     spot = served.get("api/facets")["places"][0]
     page.get_by_role("button", name="Place", exact=True).click()
+    expect(page.locator("#menu-place")).to_contain_text("pip install 'qvl-local[places]'")
     page.locator(".spot").first.click()
     expect(page.locator(".spot").first).to_have_attribute("aria-pressed", "true")
     near = page.evaluate("new URLSearchParams(location.hash.slice(1)).get('near')")
@@ -289,6 +305,13 @@ def test_a_place_with_a_distance(page: Page, served: Any) -> None:
     expect(page.locator("#count")).to_have_text(f"{total} item{'' if total == 1 else 's'}")
     page.get_by_label("Within", exact=True).select_option("500")
     expect(page).to_have_url(re.compile(r"500(&|$)"))
+
+
+def test_a_search_under_filters_counts_what_passes_them(page: Page, served: Any) -> None:
+    facets = served.get("api/facets")
+    page.goto(page.url + "#q=dogs&kind=photo")
+    settled(page)
+    expect(page.locator("#count")).to_have_text(f"{facets['kinds']['photo']} items, best first")
 
 
 def test_filters_hold_for_searches_and_an_empty_result_offers_to_drop_them(page: Page) -> None:

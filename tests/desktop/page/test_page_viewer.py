@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import re
 import zipfile
+from pathlib import Path
 from typing import Any
 
+import httpx
+import pytest
+from PIL import Image
 from playwright.sync_api import Locator, Page, expect
+from qvl_local.runtime import Library
 
 
 def open_tile(page: Page, n: int = 0) -> Locator:
@@ -107,6 +112,30 @@ def test_a_video_plays_in_its_tile_while_one_points_at_it(page: Page, served: An
     assert tile.locator("video").evaluate("video => video.muted")
     page.mouse.move(400, 20)
     expect(tile.locator("video")).to_have_count(0)
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_a_picture_that_moves_does_so_in_its_tile_and_when_it_is_open(
+    visit: Any, serving: Any, tmp_path: Path, kind: str
+) -> None:
+    frames = [Image.new("RGB", (400, 300), (200, 30 + 40 * i, 30 * i)) for i in range(5)]
+    (tmp_path / "pictures").mkdir()
+    path = tmp_path / "pictures" / f"dance.{kind}"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100, loop=0)
+    with Library.open(tmp_path / "library", model="tiny") as library:
+        library.index([path.parent])
+    with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
+        page = watched.page
+        tile = page.locator(".tile")
+        tile.hover()
+        moving = tile.locator("img.live.there")
+        source = moving.get_attribute("src")
+        answer = httpx.get(f"{served.url}{source}")
+        assert (answer.headers["content-type"], answer.content) == (f"image/{kind}", path.read_bytes())
+        page.mouse.move(400, 20)
+        expect(moving).to_have_count(0)
+        tile.locator(".open").click()
+        expect(page.locator("dialog.viewer .full.there")).to_have_attribute("src", str(source))
 
 
 def test_with_reduced_motion_nothing_plays_by_itself(visit: Any) -> None:
