@@ -21,7 +21,7 @@ from .store import Store
 
 
 class Disks:
-    """The mount points that a library knows, for the time of one survey. Made before anything is walked."""
+    """The mount points that a library knows, for the time of one survey."""
 
     def __init__(
         self, store: Store, folders: Sequence[Folder], known_in: Callable[[str], Iterable[KnownFile]]
@@ -31,19 +31,25 @@ class Disks:
         self._folders = folders
         self._known_in = known_in
         self._mounts = {mount.path: mount for mount in store.mounts()}
-        self._seen = {path for path in self._mounts if is_mount_point(path)}
+        self._seen: set[str] = set()
         self._kept: dict[str, str] = {}
         self._looked_at: set[str] = set()
 
-    def note_way(self, root: str, place: str) -> None:
-        """Remember the mount points on the way from a root to a path below it, before that is looked at."""
+    def look_ahead(self, root: str, place: str) -> None:
+        """To be called before `place`, an absolute path at or below a root, is walked.
+
+        Takes note of which disks are there, and of mount points on the way from the root that are new.
+        """
+        # Those that have nothing to do with the place are left alone: a server that hangs would hold it up.
+        places = {path for path in self._mounts if _is_related(path, place)}
         folder = place
         while folder != root:
             folder = os.path.dirname(folder)  # noqa: PTH120 - keeps surrogate escapes
-            if folder not in self._looked_at:
-                self._looked_at.add(folder)
-                if is_mount_point(folder):
-                    self.note(folder)
+            places.add(folder)
+        for path in places - self._looked_at:
+            self._looked_at.add(path)
+            if is_mount_point(path):
+                self.note(path)
 
     def note(self, path: str) -> None:
         """Remember a mount point, at or below a root, that was just seen."""
@@ -54,11 +60,7 @@ class Disks:
 
     def away(self, place: str) -> list[str]:
         """The mount points at, below or above a path whose disks are not there, after that was walked."""
-        return [
-            path
-            for path in tuple(self._mounts)
-            if (is_inside(path, place) or is_inside(place, path)) and self._is_away(path)
-        ]
+        return [path for path in tuple(self._mounts) if _is_related(path, place) and self._is_away(path)]
 
     def failures(self) -> list[Failure]:
         """What is to be said of the disks that are away."""
@@ -94,3 +96,8 @@ class Disks:
         if root is not None:
             mount = self._mounts[path] = Mount(root.id, path, is_away)
             self._store.note_mount(mount)
+
+
+def _is_related(path: str, place: str) -> bool:
+    """Whether one of two absolute paths lies in the other."""
+    return is_inside(path, place) or is_inside(place, path)

@@ -1,6 +1,6 @@
 """`Library`: a folder that remembers photos and videos by what is in them.
 
-The facade over store, indexer and models.
+What is seen of it from outside; how it is searched and kept up to date say `searcher` and `indexing`.
 
     library = Library.open("~/library")
     library.index(["~/Pictures", "~/Videos"])
@@ -164,7 +164,7 @@ class Library:
     ) -> IndexReport:
         """Look again at places below the library's folders where something has happened, and only there.
 
-        What is not there any more is forgotten, unless its whole folder is away; what lies outside of the
+        What is not there any more is forgotten, unless its root or its disk is away; what lies outside of the
         library's folders, or is hidden or ignored in them, is passed over. A library that was never indexed,
         or with another model, gets a whole `index` instead. Arguments and errors as for `index`.
         """

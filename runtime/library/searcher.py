@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from ..errors import InputError, LibraryError, MediaError
 from .current_models import CurrentModels
 from .files import Files
-from .formats import kind_by_extension
 from .query import checked_query, fitted
 from .query_memory import QueryMemory, key_of
 from .records import Candidate, Filters, SearchResult, Space
@@ -91,6 +90,8 @@ class Searcher:
 
     def find_similar(self, path: str | Path, wanted: Wanted) -> Found:
         """By a file, which the library may hold or not."""
+        from .formats import kind_by_extension
+
         store = self._files.reader()
         full = absolute(path)
         item = store.media_by_path(full)

@@ -117,8 +117,7 @@ def survey(
     known: dict[tuple[int, str], KnownFile] = {}
     emptied: dict[str, int] = {}
     for place in places:  # which may get longer meanwhile
-        if place.name:
-            disks.note_way(place.folder.path, place.path)
+        disks.look_ahead(place.folder.path, place.path)
         seen = _walk(place, on_found, stop)
         for name in seen.mounts:
             disks.note(path_in(place.folder.path, name) if name else place.folder.path)

@@ -12,6 +12,7 @@ import apsw
 import pytest
 from qvl_local.runtime import Library
 from qvl_local.runtime.library import devices, scanner
+from qvl_local.runtime.library import disks as disks_module
 from qvl_local.runtime.library import survey as survey_module
 from qvl_local.runtime.library.home import DATABASE
 from qvl_local.runtime.library.indexer import IndexSettings
@@ -178,6 +179,26 @@ def test_what_was_removed_by_name_is_kept_no_longer(
     store.remove([file.media_id for file in store.known_below(1, "disk", store.spaces()[0])])
     found = look(root)
     assert (found.gone, found.failures, store.mounts()) == ((), (), ())
+
+
+def test_a_root_that_is_removed_takes_its_mount_points_along(
+    store: Store, look: Callable[..., Survey], root: Path
+) -> None:
+    assert store.mounts()
+    store.remove_folder(1)
+    assert store.mounts() == ()
+
+
+def test_a_disk_that_has_nothing_to_do_with_a_change_is_not_looked_at(
+    look: Callable[..., Survey], root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs(path: str) -> bool:
+        assert not Path(path).is_relative_to(root / "disk")
+        return False
+
+    monkeypatch.setattr(disks_module, "is_mount_point", hangs)
+    (root / "plain" / "4.jpg").unlink()
+    assert names(look(root / "plain" / "4.jpg", changes=True)) == ["plain/4.jpg"]
 
 
 def test_a_disk_at_a_root_is_away_also_when_something_lies_in_its_folder(
