@@ -205,7 +205,7 @@ def _piece(scene: Scene, task: DecodeTask) -> Piece:
 
 
 def _duration_s(container: InputContainer, stream: VideoStream) -> float | None:
-    if stream.duration and stream.time_base:
+    if stream.duration and stream.duration > 0 and stream.time_base:
         return float(stream.duration * stream.time_base)
     return container.duration / 1e6 if container.duration and container.duration > 0 else None
 

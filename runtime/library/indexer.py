@@ -49,6 +49,8 @@ Embed = Callable[[Sequence[dict[str, Any]]], NDArray[np.float32]]
 class IndexSettings:
     """How a library is indexed. `batch_layers`: images and pairs of frames embedded together.
 
+    `strip_bytes`: how much of the pictures of a film's scenes waits in memory for the film's end.
+
     `is_background`: the thread that indexes runs behind others from its first embedding on, where a thread
     can (Linux). It does not get its priority back.
     """
@@ -57,6 +59,7 @@ class IndexSettings:
     limits: DecodeLimits = field(default_factory=DecodeLimits)
     scenes: SceneSettings = field(default_factory=SceneSettings)
     batch_layers: int = 32
+    strip_bytes: int = 2**25
     write_files: int = 500
     write_s: float = 3.0
     worker_command: tuple[str, ...] | None = None
@@ -239,8 +242,19 @@ class Indexer:
             self._batch_layers += -(-len(piece.pixels.frames) // self._budget.temporal_patch_size)
             times = tuple(float(t) for t in piece.pixels.times_s)
             reading.strips.append(Strip(piece.t0_ms, times, piece.strip or b""))
+            reading.held_bytes += len(piece.strip or b"")
+            if reading.held_bytes >= self._settings.strip_bytes:
+                self._keep_strips(reading)
         if self._batch_layers >= self._settings.batch_layers:
             self._embed_batch()
+
+    def _keep_strips(self, reading: Reading) -> None:
+        """Write the strips of a long film while it is read: an hour of it has hundreds of megabytes."""
+        if not reading.finished:
+            self._previews.write_strips(reading.content, reading.strips, is_first=not reading.is_continued)
+            reading.is_continued = True
+        reading.strips.clear()
+        reading.held_bytes = 0
 
     def _embed_batch(self) -> None:
         batch = [entry for entry in self._batch if not entry[0].finished]
@@ -270,6 +284,8 @@ class Indexer:
             return
         reading.finished = True
         del self._by_content[reading.content]
+        if reading.is_continued and not self._store.holds(reading.content):
+            self._previews.drop([reading.content])
         for todo in (reading.todo, *reading.twins):
             if is_access:
                 self._fail_unread(todo, reason)

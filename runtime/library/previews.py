@@ -54,6 +54,7 @@ CREATE TABLE IF NOT EXISTS fingerprint (
 ) WITHOUT ROWID;
 """
 _KEYED = ("thumbnail", "strip", "rendition", "fingerprint")
+_MADE_ANEW = ("strip", "rendition", "fingerprint")
 
 MOST_RENDITIONS = 20_000
 """About a gigabyte; the oldest go."""
@@ -70,11 +71,12 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """All small pictures of one content."""
+    """All small pictures of one content. `is_continued`: its first strips were written by `write_strips`."""
 
     content_hash: bytes
     thumbnail: bytes
     strips: tuple[Strip, ...] = ()
+    is_continued: bool = False
 
 
 class Previews:
@@ -115,13 +117,21 @@ class Previews:
         with self._writing() as connection:
             for preview in previews:
                 key = preview.content_hash
-                for table in ("strip", "rendition", "fingerprint"):
+                stale = ("rendition", "fingerprint") if preview.is_continued else _MADE_ANEW
+                for table in stale:
                     connection.execute(f"DELETE FROM {table} WHERE content_hash = ?", (key,))
                 connection.execute("INSERT OR REPLACE INTO thumbnail VALUES (?, ?)", (key, preview.thumbnail))
-                connection.executemany(
-                    "INSERT INTO strip VALUES (?, ?, ?, ?)",
-                    [(key, s.t0_ms, " ".join(f"{t:.3f}" for t in s.times_s), s.jpeg) for s in preview.strips],
-                )
+                _insert_strips(connection, key, preview.strips)
+
+    def write_strips(self, content_hash: bytes, strips: Sequence[Strip], *, is_first: bool) -> None:
+        """Keep strips of a film that is still being read, so that they need not wait in memory for its end.
+
+        `is_first`: instead of those that were known of it. Raises as `write`.
+        """
+        with self._writing() as connection:
+            if is_first:
+                connection.execute("DELETE FROM strip WHERE content_hash = ?", (content_hash,))
+            _insert_strips(connection, content_hash, strips)
 
     def drop(self, content_hashes: Iterable[bytes]) -> None:
         """Drop the pictures of these contents, in one transaction."""
@@ -244,6 +254,14 @@ class Previews:
             if self._connection is not None:
                 return self._connection.execute(query, values).fetchall()
         return []
+
+
+def _insert_strips(connection: apsw.Connection, content_hash: bytes, strips: Iterable[Strip]) -> None:
+    # OR REPLACE: a decoder that a file has taken over may tell of one moment twice.
+    connection.executemany(
+        "INSERT OR REPLACE INTO strip VALUES (?, ?, ?, ?)",
+        ((content_hash, s.t0_ms, " ".join(f"{t:.3f}" for t in s.times_s), s.jpeg) for s in strips),
+    )
 
 
 def _open(path: Path, mode: Mode) -> apsw.Connection:

@@ -33,6 +33,8 @@ _GPS_TIME, _GPS_DATE = 7, 29
 _TURNED = frozenset({5, 6, 7, 8})  # orientations that swap width and height
 
 _CAMERA_LENGTH = 120
+_DATE_LENGTH = 64  # longer ones are none; Python converts no number of thousands of digits
+_TEXT_LENGTH = 10_000
 _ISO_6709 = re.compile(r"^([+-]\d{2}(?:\.\d+)?)([+-]\d{3}(?:\.\d+)?)")
 
 
@@ -102,7 +104,8 @@ def describe_video(
 
 def parse_exif_date(value: object) -> datetime | None:
     """`2024:05:31 18:02:11` and its dialects (dashes, `T`, fractions, no seconds) as local wall-clock."""
-    numbers = [int(number) for number in re.findall(r"\d+", _text(value))[:6]]
+    found = re.findall(r"\d+", _text(value)[:_DATE_LENGTH])[:6]
+    numbers = [int(number) for number in found]
     if len(numbers) < 3:
         return None
     year, month, day, hour, minute, second = (*numbers, 0, 0, 0)[:6]
@@ -239,8 +242,8 @@ def _moment(year: int, month: int, day: int, hour: int, minute: int, second: int
 def _text(value: object) -> str:
     """A tag as one clean line: bytes decoded, cut at the first NUL, no control characters, single spaces."""
     if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
+        value = value[:_TEXT_LENGTH].decode("utf-8", "replace")
     if not isinstance(value, str):
         return ""
-    value = value.split("\0")[0]
+    value = value[:_TEXT_LENGTH].split("\0")[0]
     return " ".join("".join(c if c.isprintable() else " " for c in value).split())

@@ -19,13 +19,19 @@ from .survey import Todo
 
 @dataclass(slots=True)
 class Reading:
-    """A file between decoding and writing. `vectors` fill up in any order; `twins` have the same content."""
+    """A file between decoding and writing. `vectors` fill up in any order; `twins` have the same content.
+
+    `is_continued`: the first of its strips were written, and are not among `strips` any more, which hold
+    `held_bytes`.
+    """
 
     todo: Todo
     content: bytes
     pieces: list[tuple[int, int]] = field(default_factory=list)
     vectors: dict[int, NDArray[np.float32]] = field(default_factory=dict)
     strips: list[Strip] = field(default_factory=list)
+    held_bytes: int = 0
+    is_continued: bool = False
     description: Description | None = None
     finished: bool = False
     twins: list[Todo] = field(default_factory=list)
@@ -48,4 +54,4 @@ class Reading:
     def preview(self) -> Preview:
         """The small pictures of it."""
         thumbnail = b"" if self.description is None else self.description.thumbnail
-        return Preview(self.content, thumbnail, tuple(self.strips))
+        return Preview(self.content, thumbnail, tuple(self.strips), self.is_continued)

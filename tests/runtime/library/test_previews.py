@@ -34,6 +34,18 @@ def test_writing_again_replaces_all_of_a_content(tmp_path: Path) -> None:
         assert previews.strip(B, 500) == Strip(500, (0.25,), b"other")
 
 
+def test_the_strips_of_a_film_may_come_before_the_rest(tmp_path: Path) -> None:
+    first, second, last = (Strip(at, (0.0,), b"strip-%d" % at) for at in (0, 2000, 4000))
+    with Previews.open(tmp_path, mode="write") as previews:
+        previews.write([FILM])
+        previews.write_strips(B, [first], is_first=True)
+        assert previews.strip(B, 2000) is None
+        previews.write_strips(B, [second, second], is_first=False)
+        previews.write([Preview(B, b"new", (last, last), is_continued=True)])
+        assert [previews.strip(B, at) for at in (0, 2000, 4000)] == [first, second, last]
+        assert previews.thumbnail(B) == b"new"
+
+
 def test_what_is_not_kept_goes(tmp_path: Path) -> None:
     with Previews.open(tmp_path, mode="write") as previews:
         previews.write([Preview(A, b"thumb-a"), FILM])

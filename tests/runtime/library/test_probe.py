@@ -114,6 +114,9 @@ def test_dates_come_in_order_of_trust(tmp_path: Path, media: Any, tags: Any, exp
         (None, None),
         (20240531, None),
         ("99999999999999999999:01:01", None),
+        ("1" * 5000, None),
+        ("2024:05:" + "3" * 5000, None),
+        (b"2024:05:31 18:02:11" + b" " * 10**8, datetime(2024, 5, 31, 18, 2, 11)),
     ],
 )
 def test_exif_dates(text: object, expected: datetime | None) -> None:
