@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import jsonout, paths
 from .console import note
-from .text import printable
+from .text import printable, shell_path
 
 if TYPE_CHECKING:
     from qvl_local.runtime import Library
@@ -40,7 +39,7 @@ def why_nothing(library: Library, result: SearchResult, filters: Filters) -> str
         return ""
     status = library.status()
     if not status.counts.items:
-        folder = shlex.quote(str(library.path))
+        folder = shell_path(str(library.path))
         return f"The library is empty. Index something first: qvl-local index PATH --library {folder}"
     if filters == Filters():
         return "The library holds nothing else to compare with."

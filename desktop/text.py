@@ -6,6 +6,7 @@ Knows nothing about tables or colours; see `console` for those.
 from __future__ import annotations
 
 import os
+import shlex
 import unicodedata
 
 # A zero-width joiner holds emoji together (family, flags); it moves no cursor and hides no text.
@@ -40,6 +41,14 @@ def home_relative(path: str) -> str:
     if len(home) > 1 and path.startswith(home + os.sep):
         return "~" + path[len(home) :]
     return path
+
+
+def shell_path(path: str) -> str:
+    """A path as part of a command to copy: the home folder as `~`, the rest quoted where a shell needs it."""
+    shown = home_relative(path)
+    if shown == path or os.name == "nt":  # PowerShell and cmd do not know ~ in arguments
+        return printable(shlex.quote(path))
+    return "~/" + printable(shlex.quote(shown[2:]))
 
 
 def count(number: int, one: str, many: str | None = None) -> str:

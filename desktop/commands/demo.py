@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,7 +9,7 @@ import typer
 from .. import jsonout, options
 from ..console import note
 from ..settings import Settings, default_demo_library
-from ..text import home_relative, printable
+from ..text import home_relative, shell_path
 
 if TYPE_CHECKING:
     from qvl_local.runtime.library.records import Kind, SearchResult
@@ -87,7 +86,7 @@ def _print_result(result: SearchResult) -> None:
 
 
 def _print_next(library: str) -> None:
-    place = printable(shlex.quote(library))
+    place = shell_path(library)
     print(
         f"""
 Now try your own words on the sample pictures:

@@ -289,10 +289,19 @@ def test_demo_makes_indexes_and_searches(
     assert all(search["results"] for search in printed["searches"])
     assert {hit["kind"] for hit in printed["searches"][2]["results"]} == {"video"}
 
-    again = cli("demo", "--library", library)
+    # However it was given, a path has one form: what is below the home folder begins with ~.
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    again = cli("demo", "--library", "demo")
     assert again.status == 0
     assert "11 unchanged" in again.out
-    assert f"--library {library}" in again.out
+    assert "Sample pictures and library: ~/demo\n" in again.err
+    assert again.out.count("--library ~/demo\n") == 2
+    assert again.out.count("~/demo/Sample pictures/") == sum(
+        len(one["results"]) for one in printed["searches"]
+    )
+    assert "Delete ~/demo" in again.out
+    assert str(tmp_path) not in again.out + again.err
     assert "qvl-local index ~/Pictures --model 2b" in again.out
 
 

@@ -1,3 +1,4 @@
+import sys
 import unicodedata
 
 import pytest
@@ -58,6 +59,15 @@ def test_clock(seconds: float, shown: str) -> None:
 )
 def test_duration(seconds: float, shown: str) -> None:
     assert text.duration(seconds) == shown
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its shells know no ~ in arguments")
+def test_paths_in_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ana")
+    assert text.shell_path("/home/ana/lib") == "~/lib"
+    assert text.shell_path("/home/ana/My library's") == "~/'My library'\"'\"'s'"
+    assert text.shell_path("/home/anabel/lib") == "/home/anabel/lib"
+    assert text.shell_path("/mnt/a b") == "'/mnt/a b'"
 
 
 def test_count_and_size() -> None:
