@@ -2,60 +2,36 @@
 
 from __future__ import annotations
 
-import math
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from qvl_local.runtime.errors import BundleError, InputError
+from qvl_local.runtime.errors import InputError
 from qvl_local.runtime.machine import installed_version
 from qvl_local.runtime.model.bundle import (
     MANIFEST,
     Bundle,
     Manifest,
-    Part,
     Role,
-    Source,
-    Table,
     open_bundle,
     record_files,
 )
 from qvl_local.runtime.model.checkpoints import Checkpoint as CheckpointFolder
-from qvl_local.runtime.model.checkpoints import role_of, snapshot_revision
-from qvl_local.runtime.model.fusion_weight import read_fusion
+from qvl_local.runtime.model.checkpoints import role_of
 from qvl_local.runtime.model.ort_session import SessionOptions
+from qvl_local.runtime.model.progress import Progress, no_progress
 
-from .bundle_writer import (
-    PartLayout,
-    copy_files,
-    lay_out,
-    write_graph,
-    write_head,
-    write_pooling,
-    write_table,
-)
-from .calibration import Example, edge_examples, world_examples
+from .calibration import Example
 from .card import write_card
-from .checkpoint import EMBEDDINGS, Checkpoint
-from .decoder import build_decoder
-from .dynamic import check_optimum, quantize_dynamically
-from .layout import AskedLayout, DecoderLayout, choose_layout
-from .linear import LinearFormat, Tuning
-from .onnx_file import ElementType, Model, Place
+from .checkpoint import Checkpoint
+from .contents import write_contents
+from .dynamic import check_optimum
+from .layout import AskedLayout
 from .parity import check_parity, record_parity
-from .recipe import DYNAMIC, PRECISIONS, Recipe, Tolerance, Tower, is_layer, tower_of
-from .spool import Spool, open_spool
+from .plan import check_dims, make_plan, tolerance_of
+from .recipe import DYNAMIC, Recipe
+from .spool import open_spool
 from .staging import check_target, locked, staged, storage_errors
-from .tensorrt_operators import check_operators
-from .tuning import format_of, tune, widest
-from .vision import build_vision
-
-Progress = Callable[[str, float], None]
-
-_SPARE_BYTES = 64 << 20
 
 
 def export_bundle(
@@ -86,7 +62,7 @@ def export_bundle(
         BundleError: the bundle cannot be written.
         ParityError: the bundle does not reproduce a checkpoint.
     """
-    report = progress or _ignore
+    report = progress or no_progress
     output = output.absolute()
     if not sources:
         raise InputError("There is nothing to export. Name a model, or a checkpoint folder.")
@@ -101,11 +77,11 @@ def export_bundle(
         if DYNAMIC in (recipe.vision, recipe.decoder):
             check_optimum()
         checkpoints = {role: Checkpoint(sources[role].path) for role in sorted(sources)}
-        _check_dims(recipe, checkpoints, sources)
+        check_dims(recipe, checkpoints, sources)
         recipe.check_layers({name for checkpoint in checkpoints.values() for name in checkpoint.names()})
-        plan = _plan(sources, checkpoints, recipe, layout, examples, spool, report)
+        plan = make_plan(sources, checkpoints, recipe, layout, examples, spool, report)
         with staged(output) as stage:
-            _write(checkpoints, plan, recipe, examples, spool, stage, report)
+            write_contents(checkpoints, plan, recipe, examples, spool, stage, report)
             report("checking", 0.0)
             record_parity(checkpoints, stage)
             draft = Manifest(
@@ -120,7 +96,7 @@ def export_bundle(
                 parity=(),
                 fusion=plan.fusion,
             )
-            tolerance = _tolerance(recipe, plan.layout)
+            tolerance = tolerance_of(recipe, plan.layout)
             figures = []
             for number, role in enumerate(plan.parts):
                 report("checking", (number + 1) / (len(plan.parts) + 1))
@@ -154,260 +130,9 @@ def name_sources(folders: Sequence[Path]) -> dict[Role, CheckpointFolder]:
     return {role: CheckpointFolder(path=folder, name=str(folder)) for role, folder in zip(roles, folders)}
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What is going to be written."""
-
-    parts: dict[Role, Part]
-    layout: DecoderLayout
-    fusion: dict[str, float]
-
-
-def _plan(
-    sources: Mapping[Role, CheckpointFolder],
-    checkpoints: Mapping[Role, Checkpoint],
-    recipe: Recipe,
-    asked: AskedLayout,
-    examples: Sequence[Example] | None,
-    spool: Spool,
-    report: Progress,
-) -> _Plan:
-    """Hash the checkpoints, find what they share, and decide every file's place."""
-    hashes = {}
-    for number, (role, checkpoint) in enumerate(checkpoints.items()):
-        step = partial(_report_part, report, "reading", number, len(checkpoints))
-        hashes[role] = checkpoint.content_hash(step)
-    layout = choose_layout(
-        checkpoints,
-        asked,
-        quantized=recipe.shares_decoders,
-        spool=spool,
-        progress=partial(report, "comparing"),
-    )
-    places = lay_out(
-        list(checkpoints),
-        vision=recipe.vision,
-        decoder=recipe.decoder,
-        shared_vision=_same([(c.prefix_digest("visual."), c.config.vision) for c in checkpoints.values()]),
-        shared_table=_same([c.digest(EMBEDDINGS) for c in checkpoints.values()]),
-        shared_decoder=layout.name == "shared",
-    )
-    parts = {
-        role: replace(
-            _part(sources[role], hashes[role], checkpoints[role], places[role], recipe),
-            adapter=layout.switch(role),
-            calibration=_calibration(recipe, layout, examples),
-        )
-        for role in checkpoints
-    }
-    fusion = read_fusion(checkpoints["reranker"].folder) if "reranker" in checkpoints else {}
-    return _Plan(parts, layout, fusion)
-
-
-def _calibration(recipe: Recipe, layout: DecoderLayout, examples: Sequence[Example] | None) -> str | None:
-    """What the manifest says of calibration."""
-    if not recipe.tuned:
-        return None
-    seen = "sample world"
-    if examples is not None:
-        seen = f"{len(examples)} own picture{'' if len(examples) == 1 else 's'}"
-    return f"{seen}, both models" if _scales_of_both(recipe, layout) else seen
-
-
-def _scales_of_both(recipe: Recipe, layout: DecoderLayout) -> bool:
-    """Do static scales have to hold the inputs of both models?"""
-    return layout.name == "shared" and recipe.has_static_scales
-
-
-def _tolerance(recipe: Recipe, layout: DecoderLayout) -> Tolerance:
-    """The recipe's tolerance, but not below that of float16, which adapters are stored in."""
-    tolerance, half = recipe.tolerance, PRECISIONS["fp16"].tolerance
-    if not layout.adapters:
-        return tolerance
-    return Tolerance(
-        max_abs_diff=max(tolerance.max_abs_diff, half.max_abs_diff),
-        min_cosine=min(tolerance.min_cosine, half.min_cosine),
-    )
-
-
-def _part(
-    source: CheckpointFolder, sha256: str, checkpoint: Checkpoint, layout: PartLayout, recipe: Recipe
-) -> Part:
-    text = checkpoint.config.text
-    return Part(
-        source=Source(
-            name=source.name,
-            revision=source.revision or snapshot_revision(source.path.resolve()),
-            sha256=sha256,
-        ),
-        folder=layout.folder,
-        vision=layout.vision,
-        decoder=layout.decoder,
-        table=Table(
-            file=layout.table,
-            dtype=recipe.table_type,
-            rows=text.vocab_size,
-            columns=text.hidden_size,
-        ),
-        vision_precision=recipe.vision,
-        decoder_precision=recipe.decoder,
-        dims=recipe.dims or text.hidden_size,
-        head=layout.head,
-        exceptions={
-            **recipe.exceptions(checkpoint.names()),
-            **recipe.padded(
-                {name: _columns(checkpoint, name) for name in checkpoint.names() if is_layer(name)}
-            ),
-        },
-    )
-
-
-def _write(
-    checkpoints: Mapping[Role, Checkpoint],
-    plan: _Plan,
-    recipe: Recipe,
-    examples: Sequence[Example] | None,
-    spool: Spool,
-    stage: Path,
-    report: Progress,
-) -> None:
-    """Graphs, tables, heads and copied files; a file that two parts name is written once."""
-    models: dict[str, Model] = {}
-    tables: dict[str, tuple[Checkpoint, Table]] = {}
-    for role, part in plan.parts.items():
-        checkpoint = checkpoints[role]
-        names = checkpoint.names()
-        graphs: dict[Tower, str] = {"vision": part.vision, "decoder": part.decoder}
-        missing = [tower for tower in recipe.tuned if graphs[tower] not in models]
-        tuning = _tune(checkpoint, role, recipe, missing, examples, spool, report) if missing else {}
-        if part.decoder not in models and _scales_of_both(recipe, plan.layout):
-            for other in plan.parts.keys() - {role}:
-                tuned = _tune(checkpoints[other], other, recipe, ["decoder"], examples, spool, report)
-                tuning = widest(tuning, tuned)
-        if part.vision not in models:
-            precision = recipe.graph("vision", names, tuning)
-            models[part.vision] = build_vision(checkpoint, precision, recipe.dialect)
-        if part.decoder not in models:  # the first part is the base of a shared one
-            precision = recipe.graph("decoder", names, tuning)
-            models[part.decoder] = build_decoder(
-                checkpoint, precision, recipe.dialect, adapters=plan.layout.adapters
-            )
-        tables.setdefault(part.table.file, (checkpoint, part.table))
-    if recipe.flavour == "portable":
-        for model in models.values():
-            check_operators(model)
-    total = sum(_weight_bytes(model) for model in models.values())
-    total += sum(table.rows * table.columns * np.dtype(table.dtype).itemsize for _, table in tables.values())
-    _check_space(stage, total)
-
-    done = 0
-
-    def written(count: int) -> None:
-        nonlocal done
-        done += count
-        report("writing", min(1.0, done / total))
-
-    stored: dict[str, Place] = {}
-    dynamic = {
-        graph
-        for part in plan.parts.values()
-        for graph, precision in ((part.vision, recipe.vision), (part.decoder, recipe.decoder))
-        if precision == DYNAMIC
-    }
-    for relative, model in models.items():
-        if relative in dynamic:  # its weights are made anew, so nothing of it can be shared
-            write_graph(model, stage / relative, written=written, stored={})
-            quantize_dynamically(stage / relative)
-        else:
-            write_graph(model, stage / relative, written=written, stored=stored)
-    for relative, (checkpoint, table) in tables.items():
-        write_table(checkpoint, stage / relative, _TABLE_TYPES[table.dtype], written=written)
-    for role, part in plan.parts.items():
-        copy_files(checkpoints[role], stage / part.folder)
-        if part.head is not None:
-            write_head(checkpoints[role], stage / part.head)
-        if role == "embedder":
-            write_pooling(stage / part.folder, width=part.table.columns)
-    report("writing", 1.0)
-
-
-def _tune(
-    checkpoint: Checkpoint,
-    role: Role,
-    recipe: Recipe,
-    towers: Sequence[Tower],
-    examples: Sequence[Example] | None,
-    spool: Spool,
-    report: Progress,
-) -> dict[str, Tuning]:
-    """What calibration chooses for the layers of some towers."""
-    names = checkpoint.names()
-    formats = {tower: recipe.graph(tower, names).linear for tower in towers}
-
-    def format_for(weight: str) -> LinearFormat | None:
-        linear = formats.get(tower_of(weight))
-        return None if linear is None else format_of(linear, weight)
-
-    given = world_examples(recipe.pictures) if examples is None else examples
-    if recipe.has_static_scales:
-        given = [*given, *edge_examples()]
-    progress = partial(report, "calibrating")
-    return tune(checkpoint, role, given, format_for, spool=spool, progress=progress)
-
-
-_TABLE_TYPES = {"float32": ElementType.FLOAT, "float16": ElementType.FLOAT16}
-
-
-def _weight_bytes(model: Model) -> int:
-    return sum(weight.nbytes for weight in model.weights)
-
-
-def _check_space(stage: Path, needed: int) -> None:
-    free = shutil.disk_usage(stage).free
-    if free < needed + _SPARE_BYTES:
-        raise BundleError(
-            f"{stage.parent}: the bundle needs {_size(needed + _SPARE_BYTES)} and {_size(free)} are free. "
-            "Free some space, or choose another disk."
-        )
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
-
-
-def _check_dims(
-    recipe: Recipe, checkpoints: Mapping[Role, Checkpoint], sources: Mapping[Role, CheckpointFolder]
-) -> None:
-    embedder = checkpoints.get("embedder")
-    if recipe.dims is None or embedder is None:
-        return
-    width = embedder.config.text.hidden_size
-    if recipe.dims > width:
-        raise InputError(
-            f"The embedder {sources['embedder'].name} has {width} dimensions; {recipe.dims} were asked for. "
-            f"Ask for {width} or fewer."
-        )
-
-
 def _files(stage: Path) -> list[str]:
     return [path.relative_to(stage).as_posix() for path in stage.rglob("*") if path.is_file()]
 
 
-def _columns(checkpoint: Checkpoint, name: str) -> int:
-    return math.prod(checkpoint.stored(name).shape[1:])
-
-
-def _same(values: Sequence[object]) -> bool:
-    return all(value == values[0] for value in values)
-
-
 def _creator() -> str:
     return " ".join(filter(None, ("qvl-local", installed_version())))
-
-
-def _report_part(report: Progress, stage: str, number: int, count: int, done: float) -> None:
-    report(stage, (number + done) / count)
-
-
-def _ignore(_stage: str, _fraction: float) -> None:
-    return None

@@ -109,7 +109,7 @@ def test_an_exception_leaves_nothing(
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("qvl_local.export.pipeline.write_table", fail)
+    monkeypatch.setattr("qvl_local.export.contents.write_table", fail)
     with pytest.raises(RuntimeError, match="in the middle"):
         export_bundle(sources, tmp_path / "bundle", recipe=Recipe())
     assert entries(tmp_path) == []
@@ -143,7 +143,7 @@ def test_a_failing_disk_is_told_and_leaves_nothing(
         real(*args, **options)
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("qvl_local.export.pipeline.write_graph", fail)
+    monkeypatch.setattr("qvl_local.export.contents.write_graph", fail)
     with pytest.raises(BundleError, match=message) as caught:
         export_bundle(sources, tmp_path / "bundle", recipe=Recipe())
     assert str(tmp_path / "bundle") in str(caught.value)
