@@ -172,12 +172,12 @@ class _Worker:
                 self._is_late = True
                 self._deadline = None
                 if self._process is not None:
-                    self._process.kill()
+                    _kill(self._process)
 
     def kill(self) -> None:
         with self._lock:
             if self._process is not None:
-                self._process.kill()
+                _kill(self._process)
 
     def join(self) -> None:
         self._thread.join()
@@ -267,7 +267,7 @@ class _Worker:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=_DYING_S if message is None and not self._is_late else 0)
         # It may live on: with its output closed, or writing what is no message.
-        process.kill()
+        _kill(process)
         status = process.wait()
         command = " ".join(self._pool._command)
         if message is not None:
@@ -301,7 +301,7 @@ class _Worker:
         # Its pipe closes a moment before it is gone, and how it went is what we want to know.
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=0 if is_late else _DYING_S)
-        process.kill()
+        _kill(process)
         status = process.wait()
         if is_late:
             return f"decoding it took longer than the limit of {limit_s:g} s and was stopped"
@@ -322,9 +322,17 @@ class _Worker:
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
-            process.kill()
+            _kill(process)
             process.wait()
             for pipe in (process.stdin, process.stdout):
                 if pipe is not None:
                     with contextlib.suppress(OSError):
                         pipe.close()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process with all that it started, which would hold its pipes: it leads a group of its own."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()

@@ -133,6 +133,30 @@ def test_a_hanging_decoder_is_stopped(command: tuple[str, ...], hang: str) -> No
     assert outcome[1] == ["decoding it took longer than the limit of 2 s and was stopped"]
 
 
+@pytest.mark.timeout(120)  # such a process would hold the pipe, and the run, for ever
+@pytest.mark.parametrize("then", ["time.sleep(600)", "os._exit(7)", "fail('it is torn')"])
+def test_processes_that_a_decoder_started_end_with_it(command: tuple[str, ...], then: str) -> None:
+    starting = "(lambda pid: pid or time.sleep(100_000))(os.fork())"
+    outcome = run(command, [starting, then], ["'fine'"], count=1, limit_s=2)
+    assert outcome[1] == ["fine", Done]
+    started, reason = outcome[0]
+    assert isinstance(reason, str)
+    for _ in range(100):  # whoever takes in orphans may take a moment to bury them
+        if not is_alive(started):
+            return
+        time.sleep(0.05)
+    os.kill(started, signal.SIGKILL)
+    pytest.fail("it lives on")
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
 def test_a_beat_is_a_sign_of_life(command: tuple[str, ...]) -> None:
     slow = ["[time.sleep(1.1) or beat() for _ in range(4)] and 5"]
     assert run(command, slow, limit_s=3) == {0: [5, Done]}
