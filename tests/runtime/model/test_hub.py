@@ -27,7 +27,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import reset_sessions
 from qvl_local.runtime import Embedder
 from qvl_local.runtime.errors import ModelError, ModelNotFoundError
-from qvl_local.runtime.model import download_meter, hub_download
+from qvl_local.runtime.model import bundle_cache, download_meter, hub_download
 from qvl_local.runtime.model.checkpoints import find_checkpoints
 from qvl_local.runtime.model.hub import Hub
 from qvl_local.runtime.model.hub_listing import HubFile, Reference, choose_files
@@ -669,3 +669,15 @@ def test_a_checkpoint_from_the_hub_is_exported_and_embeds_as_the_same_one_on_the
     assert Embedder.open("someone/Tuned-Embedding", progress=lambda step, _part: told.append(step)).max_dims
     assert fake_hub.asked == []
     assert told == []
+
+    # With another recipe what was downloaded is exported anew, and the old export is told.
+    recipes = shutil.copytree(bundle_cache._recipes(), tmp_path / "recipes")
+    with (recipes / "fp32.toml").open("a", encoding="utf-8") as recipe:
+        recipe.write("[tolerance]\nmax_abs_diff = 0.5\nmin_cosine = 0.5\n")
+    monkeypatch.setattr(bundle_cache, "_recipes", lambda: recipes)
+    anew = Embedder.open("someone/Tuned-Embedding", progress=lambda step, _part: told.append(step))
+    assert anew.bundle.path != embedder.bundle.path
+    assert fake_hub.asked == []
+    assert [step for step in told if step.endswith(".") and str(embedder.bundle.path) in step] == told[:1]
+    assert [old.folder for old in bundle_cache.outdated_bundles()] == [embedder.bundle.path]
+    assert np.array_equal(anew.embed(texts), embedder.embed(texts))
