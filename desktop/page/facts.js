@@ -16,7 +16,7 @@ export function factsOf(media, { near }) {
     ["Camera", media.camera],
     ["Place", hasPlace && [media.place, h("small", {}, coordinates(media.latitude, media.longitude))]],
     ["Size", size.filter(Boolean).join(", ")],
-    ["File", media.path],
+    ["File", media.path && [media.path.slice(0, -media.name.length), h("wbr"), media.name]],
     ["With it", media.companions?.map(({ name }) => name).join(", ")],
   ].filter(([, value]) => value);
   const nearby = hasPlace && h("button", { type: "button", class: "link", onclick: there }, `More from within ${NEAR_KM} km`);

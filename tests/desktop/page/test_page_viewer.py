@@ -69,6 +69,7 @@ def test_what_is_known_of_a_picture_and_why_it_was_found(page: Page, served: Any
     facts = viewer.locator(".facts")
     expect(facts).to_contain_text(media["camera"])
     expect(facts).to_contain_text(media["path"])
+    expect(facts).to_contain_text(media["place"] or "°")
     expect(facts).to_contain_text(f"{media['width']} × {media['height']}")
     expect(facts).to_contain_text("Why it is here")
     expect(facts).to_contain_text(f"{hit['embedding_score']:.2f}")
