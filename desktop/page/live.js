@@ -6,16 +6,27 @@ import { events, gate, get } from "./api.js";
 const SILENCE_MS = 40_000;
 const LONGEST_MS = 10_000;
 
-/** Fires "status", "changed", "lost" and "back". `status` is the last answer of /api/status, null at first. */
+/**
+ * Fires "status", "changed", "lost" and "back". `status` is the last answer of /api/status, null at first.
+ * Only a page that is seen listens: browsers open six connections to a server, for all of its pages together.
+ */
 export class Live extends EventTarget {
   status = null;
   isLost = false;
   #again = () => {};
+  // Ends the connection that is open; null while the page is hidden.
+  #cancel = null;
 
   /** Keep listening, for as long as the page is open. */
   async start() {
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) return this.#again();
+      this.#cancel?.abort();
+      this.#cancel = null;
+    });
     for (let wait = 500; ; ) {
-      const cancel = new AbortController();
+      const cancel = (this.#cancel = new AbortController());
+      const { signal } = cancel;
       let silence = 0;
       const heard = () => {
         clearTimeout(silence);
@@ -23,21 +34,22 @@ export class Live extends EventTarget {
       };
       try {
         heard();
-        this.#told(await get("api/status", {}, { signal: cancel.signal }));
-        for await (const [name, data] of events("api/events", {}, cancel.signal)) {
-          wait = 500;
-          heard();
-          if (name === "status") this.#told(data);
-          else if (name === "changed") this.dispatchEvent(new Event("changed"));
+        this.#told(await get("api/status", {}, { signal }));
+        if (!document.hidden) {
+          for await (const [name, data] of events("api/events", {}, signal)) {
+            wait = 500;
+            heard();
+            if (name === "status") this.#told(data);
+          }
         }
       } catch (error) {
-        if (error.status !== 401) this.#lost();
-        else await new Promise((resolve) => gate.addEventListener("signed-in", resolve, { once: true }));
+        if (error.status === 401) await new Promise((resolve) => gate.addEventListener("signed-in", resolve, { once: true }));
+        else if (this.#cancel) this.#lost();
       }
       clearTimeout(silence);
       await new Promise((resolve) => {
         this.#again = resolve;
-        setTimeout(resolve, wait);
+        if (!document.hidden) setTimeout(resolve, wait);
       });
       wait = Math.min(LONGEST_MS, wait * 2);
     }
@@ -54,17 +66,22 @@ export class Live extends EventTarget {
   }
 
   #told(status) {
+    const before = this.status ?? status;
     this.status = status;
     if (this.isLost) {
       this.isLost = false;
-      this.dispatchEvent(new Event("back"));
-    }
-    this.dispatchEvent(new Event("status"));
+      this.#fire("back");
+    } else if (status.generation !== before.generation) this.#fire("changed");
+    this.#fire("status");
   }
 
   #lost() {
     if (this.isLost) return;
     this.isLost = true;
-    this.dispatchEvent(new Event("lost"));
+    this.#fire("lost");
+  }
+
+  #fire(name) {
+    this.dispatchEvent(new Event(name));
   }
 }

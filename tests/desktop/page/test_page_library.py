@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import expect
+from playwright.sync_api import Route, expect
 from qvl_local.runtime import Library
 
 
@@ -241,3 +241,47 @@ def test_a_server_that_goes_is_missed_and_welcomed_back(visit: Any, serving: Any
         expect(banner).to_be_hidden()
         expect(watched.page.locator(".tile").first).to_be_visible()
         visiting.__exit__(None, None, None)
+
+
+# A browser without a screen never hides a page.
+HIDEABLE = 'Object.defineProperty(document, "hidden", { get: () => window.isAway === true });'
+TURN = "(away) => { window.isAway = away; document.dispatchEvent(new Event('visibilitychange')); }"
+PAGES = 8
+"""Browsers open six connections to one server, for all of its pages together."""
+
+
+def test_eight_pages_are_open_and_each_can_search(visit: Any, served: Any) -> None:
+    with visit() as watched:
+        context = watched.page.context
+        context.add_init_script(HIDEABLE)
+        pages = [context.new_page() for _ in range(PAGES)]
+        watched.page.close()
+        for page in pages:
+            page.goto(served.url)
+            page.locator(".tile").first.wait_for()
+            page.evaluate(TURN, True)
+        for page in pages:
+            page.evaluate(TURN, False)
+            page.locator("#query").fill("hotel sign")
+            page.locator("#query").press("Enter")
+            expect(page.locator("#count")).to_contain_text("best first")
+            page.evaluate(TURN, True)
+        expect(pages[0].locator("#banner")).to_be_hidden()
+
+
+def test_a_page_that_is_seen_again_shows_what_changed_meanwhile(visit: Any) -> None:
+    with visit() as watched:
+        page = watched.page
+        page.context.add_init_script(HIDEABLE)
+        page.reload()
+        page.locator(".tile").first.wait_for()
+        page.evaluate(TURN, True)
+
+        def later(route: Route) -> None:
+            status = route.fetch().json()
+            route.fulfill(json=status | {"generation": status["generation"] + 1})
+
+        page.route("**/api/status", later)
+        with page.expect_request("**/api/items?*"):
+            page.evaluate(TURN, False)
+        expect(page.locator("#banner")).to_be_hidden()
