@@ -2,6 +2,9 @@
  * The server, as functions. Addresses are relative, and queries in words go nowhere but to this server.
  */
 
+/** Characters of an address that every browser and proxy takes. */
+const LONGEST_QUERY = 2000;
+
 /** What the server answered instead of a result. `message` is fit for showing. */
 export class ApiError extends Error {
   constructor(status, type, message, retryAfter) {
@@ -31,7 +34,7 @@ export function queryString(params) {
 export async function ask(path, options = {}) {
   let response;
   try {
-    response = await fetch(path, { ...options, credentials: "same-origin", cache: "no-store" });
+    response = await fetch(path, { ...options, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(0, "unreachable", "qvl-local does not answer. Is it still running?", 0);
@@ -49,40 +52,46 @@ export async function ask(path, options = {}) {
   throw new ApiError(response.status, problem.type ?? "", message, Number(response.headers.get("Retry-After")) || 0);
 }
 
+/** Ask with `params` in the address; as JSON in the body where that would be too long, which a search may be. */
+function find(path, params, options) {
+  const query = queryString(params);
+  if (query.length < LONGEST_QUERY) return ask(path + query, options);
+  return ask(path, { ...options, ...json("POST", params, (_, value) => (value === "" ? undefined : value)) });
+}
+
+const json = (method, body, replacer) => ({
+  method,
+  headers: body && { "Content-Type": "application/json" },
+  body: JSON.stringify(body, replacer),
+});
+
 /** @returns {Promise<any>} */
 export async function get(path, params = {}, options = {}) {
-  return (await ask(path + queryString(params), options)).json();
+  return (await find(path, params, options)).json();
 }
 
 /** Send JSON; resolves to JSON, or null where the answer is empty. */
 export async function send(method, path, body) {
-  const headers = body === undefined ? {} : { "Content-Type": "application/json" };
-  const response = await ask(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
-  const text = await response.text();
+  const text = await (await ask(path, json(method, body))).text();
   return text ? JSON.parse(text) : null;
 }
 
 /**
- * Server-sent events, read by hand: unlike EventSource this tells the status and the text of a refusal.
- * Yields [name, data]; a comment yields ["", null], which says that the other end lives.
+ * Server-sent events, read by hand: unlike EventSource this tells the status and the text of a refusal, and may send
+ * a body. The server writes each as two lines. Yields [name, data]; a comment yields ["", null]: the other end lives.
  */
 export async function* events(path, params, signal) {
-  const response = await ask(path + queryString(params), { signal, headers: { Accept: "text/event-stream" } });
+  const response = await find(path, params, { signal });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    const blocks = (rest + value).replaceAll("\r\n", "\n").split("\n\n");
+    const blocks = (rest + value).split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {
-      let name = "";
-      let data = "";
-      for (const line of block.split("\n")) {
-        if (line.startsWith("event:")) name = line.slice(6).trim();
-        else if (line.startsWith("data:")) data += line.slice(5).trim();
-      }
-      yield [name, data ? JSON.parse(data) : null];
+      const [, name = "", data = null] = /^event: (\w+)\ndata: (.+)/s.exec(block) ?? [];
+      yield [name, JSON.parse(data)];
     }
   }
 }

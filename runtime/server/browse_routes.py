@@ -238,11 +238,20 @@ def router(service: Service) -> APIRouter:
         request: Request, media_id: MediaId, asked: Annotated[MomentsParameters, Parameter()]
     ) -> Response:
         """How well every stretch of a video fits what is looked for."""
-        with service.searching():
-            work = service.searches.run(_moments, service, media_id, asked)
-            return _json(await while_connected(request, work))
+        return await _compared(service, request, media_id, asked)
+
+    @routes.post("/moments/{media_id}", response_class=Response, responses={200: {"model": MomentsModel}})
+    async def moments_by_body(request: Request, media_id: MediaId, asked: MomentsParameters) -> Response:
+        """The same with everything in JSON, for words that are too long for an address."""
+        return await _compared(service, request, media_id, asked)
 
     return routes
+
+
+async def _compared(service: Service, request: Request, media_id: int, asked: MomentsParameters) -> Response:
+    with service.searching():
+        work = service.searches.run(_moments, service, media_id, asked)
+        return _json(await while_connected(request, work))
 
 
 def _items(service: Service, asked: ItemsParameters) -> bytes:

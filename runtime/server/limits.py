@@ -23,7 +23,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LONGEST_TARGET = 16_384
-"""Bytes of a path with its query; a search may have 10,000 characters."""
+"""Bytes of a path with its query. Words that are longer, as 10,000 characters may be, come in a body."""
 LONGEST_HEADERS = 32_768
 SMALL_BODY = 1 << 20
 LONGEST_PAUSE_S = 30.0
@@ -35,7 +35,7 @@ enough to hold a connection for ever."""
 BODIES_AT_ONCE = 4
 """All bodies that are coming in may have so many times the bytes of the largest one."""
 
-_LARGE_BODIES = ("/v1/", "/rerank", "/v2/rerank", "/api/search", "/api/picture")
+_LARGE_BODIES = ("/v1/", "/rerank", "/v2/rerank", "/api/search", "/api/events", "/api/picture")
 
 
 class OverloadedError(QvlError):

@@ -91,9 +91,24 @@ _ANSWER: dict[int | str, dict[str, Any]] = {
     409: {"model": Problem},
     503: {"model": Problem},
 }
+_EVENT_SCHEMA = {
+    "type": "object",
+    "properties": {
+        "event": {"enum": ["status", "changed", "found", "reranked", "failed", "done"]},
+        "data": {
+            "type": "string",
+            "description": "JSON: of status what `/api/status` says, of found and reranked what "
+            "`/api/search` says, of failed a problem.",
+        },
+    },
+    "required": ["event", "data"],
+}
 _STREAM: dict[int | str, dict[str, Any]] = {
     **_ANSWER,
-    200: {"content": {_EVENTS: {"schema": {"type": "string"}}}, "description": "Named events with JSON."},
+    200: {
+        "content": {_EVENTS: {"schema": _EVENT_SCHEMA}},
+        "description": "Named events, each with one line of JSON; the schema is that of an event.",
+    },
 }
 
 
@@ -109,11 +124,7 @@ def router(service: Service) -> APIRouter:
     @routes.post("/search", response_class=Response, responses=_ANSWER)
     async def search_by_body(request: Request, asked: SearchBody) -> Response:
         """The same with everything in JSON, where a picture may be, too."""
-        if asked.image:
-            source = BytesIO(_from_data_uri(asked.image))
-            pixels = await while_connected(request, service.decodes.run(service.read_picture, source))
-            asked = asked.model_copy(update={"picture": service.pictures.add(pixels), "image": ""})
-        return await _answer(service, request, asked)
+        return await _answer(service, request, await _held(service, request, asked))
 
     @routes.get("/similar/{media_id}", response_class=Response, responses=_ANSWER)
     async def similar(
@@ -130,6 +141,11 @@ def router(service: Service) -> APIRouter:
             return await _steps(service, request, asked)
         return await _news(service)
 
+    @routes.post("/events", response_class=Response, responses=_STREAM)
+    async def events_by_body(request: Request, asked: SearchBody) -> Response:
+        """A search in two steps with everything in JSON, for words that are too long for an address."""
+        return await _steps(service, request, await _held(service, request, asked))
+
     @routes.post("/picture", responses={400: {"model": Problem}, 413: {"model": Problem}})
     async def picture(request: Request) -> PictureModel:
         """Hold a picture to search by: a form with the field `file`, or the file alone as the body."""
@@ -139,6 +155,15 @@ def router(service: Service) -> APIRouter:
         return PictureModel(picture=service.pictures.add(pixels), width=width, height=height)
 
     return routes
+
+
+async def _held(service: Service, request: Request, asked: SearchBody) -> SearchBody:
+    """The same search with the id of a picture in place of the picture."""
+    if not asked.image:
+        return asked
+    source = BytesIO(_from_data_uri(asked.image))
+    pixels = await while_connected(request, service.decodes.run(service.read_picture, source))
+    return asked.model_copy(update={"picture": service.pictures.add(pixels), "image": ""})
 
 
 async def _answer(service: Service, request: Request, asked: SearchParameters) -> Response:

@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Page, Route, expect
 
@@ -130,6 +131,31 @@ def test_the_better_order_comes_by_itself_when_the_pointer_goes(page: Page, serv
     page.mouse.move(310, 20)
     expect(page.locator("#offer")).to_be_empty()
     assert shown(page) == names(served.get("api/search", q=words, limit=200))
+
+
+LONG = "海" * 250
+"""Nine characters each, in an address. To the built-in model they mean nothing."""
+
+
+def test_words_too_long_for_an_address_are_searched_for(page: Page, served: Any) -> None:
+    asked = []
+    page.on("request", lambda request: "/api/events" in request.url and asked.append(request.method))
+    search(page, LONG)
+    page.get_by_role("button", name="Show the closest anyway").click()
+    found = httpx.post(served.url + "api/search", json={"q": LONG, "limit": 200}, timeout=60).json()
+    assert shown(page) == names(found)
+    assert asked == ["POST"]
+
+
+def test_moments_are_compared_with_words_too_long_for_an_address(visit: Any, moment: Any) -> None:
+    _, hit = moment
+    with visit(f"#kind=video&q={LONG}") as watched:
+        page = watched.page
+        page.get_by_role("button", name="Show the closest anyway").click()
+        with page.expect_response("**/api/moments/*") as answer:
+            page.locator(f".tile[data-id='{hit['id']}'] .open").click()
+        assert (answer.value.request.method, answer.value.status) == ("POST", 200)
+        expect(page.locator(".moments button").first).to_be_visible()
 
 
 def test_no_good_match_is_said_plainly_and_the_closest_are_still_there(page: Page, served: Any) -> None:

@@ -152,6 +152,23 @@ def test_two_steps_come_on_one_stream(client: TestClient) -> None:
     assert (said[0][1]["reranked"], said[1][1]["reranked"]) == (False, True)
 
 
+def test_words_too_long_for_an_address_come_in_a_body(client: TestClient) -> None:
+    words = "海" * 1_900
+    assert client.get("/api/events", params={"q": words}).status_code == 414
+    assert "event: found" in client.post("/api/events", json={"q": words, "rerank": False}).text
+    answer = client.post("/api/events", json={"q": "a dog", "limit": 6})
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    named = [line.removeprefix("event: ") for line in answer.text.split("\n") if line.startswith("event: ")]
+    assert named == ["found", "reranked", "done"]
+    whole = client.post("/api/search", json={"q": "a dog", "limit": 6})
+    steps = [line.removeprefix("data: ") for line in answer.text.split("\n") if line.startswith("data: ")]
+    assert ids(json.loads(steps[1])) == ids(whole.json())
+    video = ids(search(client, q="a dog", kind="video", rerank="false"))[0]
+    in_body = client.post(f"/api/moments/{video}", json={"q": "a dog"}).json()
+    assert in_body == client.get(f"/api/moments/{video}", params={"q": "a dog"}).json()
+    assert client.post("/api/events", json={}).status_code == 400
+
+
 def test_a_stream_without_a_second_step_is_done_after_the_first(client: TestClient) -> None:
     assert [name for name, _ in events(client, q="a car", rerank="false")] == ["found", "done"]
 
@@ -223,7 +240,9 @@ def test_what_a_client_writes_is_never_sql(client: TestClient, service: Service)
         assert client.get("/api/search", params=everything | {"after": text}).status_code == 400
         assert client.get("/api/search", params={"like": text}).status_code == 400
         assert client.get("/api/search", params={"picture": text}).status_code == 404
-    half = client.post("/api/search", content=b'{"q": "\\ud83d dog"}')
+    half = client.post(
+        "/api/search", content=b'{"q": "\\ud83d dog"}', headers={"content-type": "application/json"}
+    )
     assert half.status_code in (200, 400), half.text
     assert service.library.status().counts == before
 
