@@ -51,6 +51,8 @@ def build_app(settings: ServerSettings, service: Service) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/openapi.json",
+        # An address is one of those that are described, or there is nothing: no 307 to a similar one.
+        redirect_slashes=False,
         # Environment variables of other programs could make the framework report requests to somebody.
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
         middleware=[
@@ -60,8 +62,9 @@ def build_app(settings: ServerSettings, service: Service) -> FastAPI:
             Middleware(RequestLimits, max_body_bytes=settings.max_body_bytes),
         ],
     )
-    problems.install(app)
-    app.include_router(system_routes.router(service, sessions=sessions, page=page))
-    for routes in _ROUTES:
-        app.include_router(routes.router(service))
+    routers = [system_routes.router(service, sessions=sessions, page=page)]
+    routers += [routes.router(service) for routes in _ROUTES]
+    for router in routers:
+        app.include_router(router)
+    problems.install(app, [route for router in routers for route in router.routes])
     return app

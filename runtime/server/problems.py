@@ -7,7 +7,7 @@ that speak other services' language (`/v1`, `/rerank`) answer as OpenAI does, wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fastapi.exceptions import RequestValidationError
@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import (
@@ -101,14 +102,26 @@ _TYPES = {
     431: "TooLargeError",
     503: "OverloadedError",
 }
+SEND_JSON = "Send JSON, with the header Content-Type: application/json."
+NOT_JSON = "The request's body is not JSON."
+
 _COMPATIBLE = ("/v1/", "/rerank", "/v2/rerank")
 
 
-def install(app: FastAPI) -> None:
-    """Let an application answer every error that it knows in this form."""
-    app.add_exception_handler(QvlError, _on_error)
-    app.add_exception_handler(HTTPException, _on_error)
-    app.add_exception_handler(RequestValidationError, _on_error)
+def install(app: FastAPI, routes: Iterable[BaseRoute]) -> None:
+    """Let an application answer every error that it knows in this form. `routes`: all that it has."""
+    known = [route for route in routes if isinstance(route, Route)]
+
+    async def on_method(request: Request, error: Exception) -> Response:
+        response = await _on_error(request, error)
+        # The route that refused knows its own methods alone, and several may share an address.
+        at = [route for route in known if route.path_regex.match(request.url.path)]
+        response.headers["allow"] = ", ".join(sorted({method for one in at for method in one.methods or ()}))
+        return response
+
+    for kind in (QvlError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _on_error)
+    app.add_exception_handler(405, on_method)
 
 
 def problem(
@@ -189,11 +202,25 @@ def route_of(scope: Scope) -> str:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    return response_to(error, request.url.path)
+    path = request.url.path
+    if isinstance(error, RequestValidationError) and _is_another_type(request, error):
+        error = HTTPException(415, SEND_JSON)
+    return response_to(error, path)
+
+
+def _is_another_type(request: Request, error: RequestValidationError) -> bool:
+    """Whether a body was not even looked at, because its type says that it is no JSON."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    return not is_json and any(
+        fault["loc"] == ("body",) and fault["type"] != "missing" for fault in error.errors()
+    )
 
 
 def _invalid(error: RequestValidationError) -> str:
     """What does not fit in a request, without what it was: that may be somebody's query."""
+    if any(fault["type"] == "json_invalid" for fault in error.errors()):
+        return NOT_JSON
     faults = [
         f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}"
         for fault in error.errors()

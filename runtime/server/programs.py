@@ -19,6 +19,7 @@ from starlette.responses import Response
 from ..errors import InputError, PartError, StoppedError
 from .inputs import Draft
 from .limits import ClientGoneError, while_connected
+from .problems import NOT_JSON, SEND_JSON
 
 if TYPE_CHECKING:
     from .service import Service
@@ -50,7 +51,7 @@ async def answer(
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
-        raise HTTPException(415, "Send JSON, with the header Content-Type: application/json.")
+        raise HTTPException(415, SEND_JSON)
     try:
         body = await request.body()
     except ClientDisconnect as error:
@@ -81,7 +82,7 @@ def parsed(body: bytes, kind: type[Asked]) -> Asked:
     try:
         raw = json.loads(body, parse_constant=_refuse)
     except (ValueError, RecursionError) as error:  # among the former: bytes that are no text
-        raise InputError("The request's body is not JSON.") from error
+        raise InputError(NOT_JSON) from error
     if not isinstance(raw, dict):
         raise InputError("The request's body must be a JSON object.")
     try:
