@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import statistics
 import sys
 import tempfile
@@ -24,19 +23,10 @@ from typing import Any
 from playwright.sync_api import Page, sync_playwright
 from qvl_local.runtime.world.demo import demo_queries, make_sample_library
 
+from benchmarks.chromium import CHROMIUM, FLAGS
 from benchmarks.runner import RESULTS, record, summary
 from benchmarks.served import Client, Questions, Served
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or "chromium"
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 WARM_UP = 5
 BAR_FIRST_MS, BAR_RERANKED_MS = 200.0, 1500.0
 STEPS = ("first_results", "pictures", "reranked")

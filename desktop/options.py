@@ -51,6 +51,13 @@ Precision = Annotated[
         help="Of the model's weights. [default: the library's own, else what suits backend and device]",
     ),
 ]
+NewFolders = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[PATH...]", help="Folders to index and watch, besides those known already."),
+]
+JsonWhenReady = Annotated[
+    bool, typer.Option("--json", help="Print one line of JSON on stdout when the page can be opened.")
+]
 Json = Annotated[
     bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")
 ]

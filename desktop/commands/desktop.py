@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
 from qvl_local.runtime.errors import MissingExtraError
 
 from .. import options
@@ -22,18 +21,13 @@ if TYPE_CHECKING:
 
 
 def desktop(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PATH...]", help="Folders to index and watch, besides those known already."),
-    ] = None,
+    names: options.NewFolders = None,
     library: options.Library = None,
     model: options.Model = None,
     backend: options.Backend = None,
     device: options.Device = "cpu",
     precision: options.Precision = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON on stdout when the page is shown.")
-    ] = False,
+    as_json: options.JsonWhenReady = False,
     debug: options.Debug = False,
 ) -> None:
     """Open the page in a window of its own.

@@ -26,10 +26,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 def serve(
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[PATH...]", help="Folders to index and watch, besides those known already."),
-    ] = None,
+    names: options.NewFolders = None,
     library: options.Library = None,
     host: Annotated[
         str,
@@ -96,9 +93,7 @@ def serve(
             help="What is logged on stderr. [default: warning on a terminal, info elsewhere]",
         ),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one line of JSON on stdout when the server is ready.")
-    ] = False,
+    as_json: options.JsonWhenReady = False,
     debug: options.Debug = False,
 ) -> None:
     """Serve the page: index in the background, search meanwhile.

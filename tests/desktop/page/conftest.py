@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,17 +21,10 @@ from qvl_local.runtime.server.service import Service
 from qvl_local.runtime.server.settings import ServerSettings
 from qvl_local.runtime.world.demo import SampleItem, make_sample_library
 
+sys.path.insert(0, str(Path(__file__).parents[3]))
+from benchmarks.chromium import CHROMIUM, FLAGS
+
 PAGE = Path(__file__).parents[3] / "desktop" / "page"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 PATIENCE_MS = 60_000
 """No test is timed: this only ends one that would never end."""
 
