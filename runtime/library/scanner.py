@@ -35,6 +35,7 @@ SKIPPED_FOLDERS = frozenset(
 """Lower-case names of folders that hold copies and waste, not a person's pictures. Hidden ones go anyway."""
 
 _HIDDEN_ON_WINDOWS = 0x2  # FILE_ATTRIBUTE_HIDDEN
+_MOST_RULES_BYTES = 2**20
 _LATEST_NS = 2**63 - 1  # in the year 2262; SQLite holds no larger numbers
 
 
@@ -222,7 +223,7 @@ def way_to(folder: Folder, name: str, *, is_folder: bool) -> tuple[Rules, ...] |
     parts = Path(name).parts
     for depth, part in enumerate(parts, start=1):
         at = Path(folder.path, where)
-        if (at / IGNORE_FILE).is_file():
+        if os.path.lexists(at / IGNORE_FILE):
             rules = (*rules, _rules_in(str(at), where))
         where = f"{where}{os.sep}{part}" if where else part
         is_last = depth == len(parts)
@@ -246,14 +247,24 @@ def stamp(status: os.stat_result) -> tuple[int, int]:
 def _rules_in(path: str, where: str) -> Rules:
     from pathspec import GitIgnoreSpec
 
-    file = Path(path, IGNORE_FILE)
-    lines = file.read_text(encoding="utf-8-sig", errors="surrogateescape").splitlines()
+    lines = _rules_text(Path(path, IGNORE_FILE)).splitlines()
     try:
         spec = GitIgnoreSpec.from_lines(lines)
     except ValueError as error:
         # Going on without the rules would index what somebody wanted left out.
         raise ValueError(f"{IGNORE_FILE} holds a pattern that cannot be used: {error}") from error
     return Rules(_slashed(where) + "/" if where else "", spec)
+
+
+def _rules_text(file: Path) -> str:
+    # Folders come from archives and from other people: a pipe never ends, nor does a link to /dev/zero.
+    if not stat.S_ISREG(file.stat().st_mode):
+        raise ValueError(f"{IGNORE_FILE} is no plain file")
+    with file.open("rb") as opened:
+        content = opened.read(_MOST_RULES_BYTES + 1)
+    if len(content) > _MOST_RULES_BYTES:
+        raise ValueError(f"{IGNORE_FILE} has more than {_MOST_RULES_BYTES >> 20} MiB")
+    return content.decode("utf-8-sig", "surrogateescape")
 
 
 def _is_skipped(entry: os.DirEntry[str]) -> bool:

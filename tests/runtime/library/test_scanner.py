@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from qvl_local.runtime.library.records import Folder
-from qvl_local.runtime.library.scanner import Walk, find, walk
+from qvl_local.runtime.library.scanner import Walk, find, walk, way_to
 
 
 def touch(root: Path, *names: str) -> None:
@@ -92,6 +92,27 @@ def test_a_pattern_that_cannot_be_used_stops_that_folder_only(tmp_path: Path) ->
     assert names(seen) == ["a.jpg"]
     assert ".qvlignore" in seen.failures[0].error
     assert not seen.covers(f"sub{os.sep}b.jpg")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("what", ["pipe", "endless", "large", "nowhere"])
+def test_rules_that_are_no_text_file_stop_that_folder_only(tmp_path: Path, what: str) -> None:
+    touch(tmp_path, "a.jpg", "sub/b.jpg")
+    rules = tmp_path / "sub" / ".qvlignore"
+    match what:
+        case "pipe":
+            os.mkfifo(rules)
+        case "endless":
+            rules.symlink_to("/dev/zero")
+        case "large":
+            rules.write_bytes(b"*.png\n" * 200_000)
+        case _:
+            rules.symlink_to(tmp_path / "gone")
+    seen = scan(tmp_path)
+    assert names(seen) == ["a.jpg"]
+    assert [failure.path for failure in seen.failures] == [str(tmp_path / "sub")]
+    with pytest.raises((OSError, ValueError)):
+        way_to(Folder(7, str(tmp_path)), f"sub{os.sep}b.jpg", is_folder=False)
 
 
 @pytest.mark.parametrize("name", ["new\nline.jpg", "🐕 beach.jpg", "a b'\"$.jpg", "-rf.jpg", "日本.jpg"])
