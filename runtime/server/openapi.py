@@ -59,7 +59,7 @@ _FAILURES = {
 _EVERYWHERE = (400, 401, 403, 414, 421, 429, 431, 500, 503)
 _OF_BODIES = (408, 413, 415)
 _OF_PROGRAMS = (404, 501, 507)
-_OF_THE_LIBRARY = (409, 507)
+_OF_THE_LIBRARY = (409, 501, 507)
 
 
 class ProgramProblemDetail(BaseModel):
