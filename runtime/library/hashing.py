@@ -2,9 +2,9 @@
 
 BLAKE2b of 20 bytes over the whole file up to `WHOLE_BYTES`; of larger files, which are films and a few raw
 files, over the size, the first and last `END_BYTES` and `SAMPLES` pieces in between, so that a moved film on
-a slow disk costs a second instead of minutes. Two different large files with the same size, beginning, end and samples
-would be taken for one: cameras and editors do not make those. The size and time of a file are compared
-before any hash is made.
+a slow disk costs a second instead of minutes. Two different large files with the same size, beginning, end
+and samples would be taken for one: cameras and editors do not make those. The size and time of a file are
+compared before any hash is made.
 """
 
 from __future__ import annotations
