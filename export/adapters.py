@@ -12,7 +12,7 @@ Only matrices may differ, each by few directions (see `quant/lowrank.py`); norms
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -79,6 +79,10 @@ class Adapters:
         return self.declare(
             Adapter(name, rows, columns, rank, found.error, found.difference, found.noise, down, up)
         )
+
+    def refit(self, adapter: Adapter, down: NDArray[np.float16], up: NDArray[np.float16]) -> Adapter:
+        """Have other factors of the same rank."""
+        return self.declare(replace(adapter, down=self._spool.keep(down), up=self._spool.keep(up)))
 
     def declare(self, adapter: Adapter) -> Adapter:
         """Have an adapter whose values lie in the spool, or are never going to be read."""

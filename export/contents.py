@@ -22,6 +22,7 @@ from .linear import LinearFormat, Tuning
 from .onnx_file import ElementType, Model, Place
 from .plan import Plan, needs_scales_of_both
 from .recipe import DYNAMIC, Recipe, Tower, tower_of
+from .refit import refit_adapters
 from .spool import Spool
 from .tensorrt_operators import check_operators
 from .tuning import format_of, tune, widest
@@ -122,6 +123,12 @@ def _build(
             graphs[part.vision] = build_vision(checkpoint, precision, recipe.dialect)
         if part.decoder not in graphs:  # the first part is the base of a shared one
             precision = recipe.graph("decoder", names, tuning)
+            if plan.layout.adapters:
+                [other] = plan.parts.keys() - {role}
+                progress = partial(report, "comparing")
+                refit_adapters(
+                    plan.layout.adapters, checkpoint, checkpoints[other], precision, progress=progress
+                )
             graphs[part.decoder] = build_decoder(
                 checkpoint, precision, recipe.dialect, adapters=plan.layout.adapters
             )

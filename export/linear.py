@@ -54,12 +54,29 @@ class Weight:
     read: Callable[[], NDArray[np.float32]]
     tuning: Tuning | None = None
 
+    @property
+    def divisor(self) -> NDArray[np.float32] | None:
+        """float32 [columns]: what the input is divided by."""
+        return None if self.tuning is None else self.tuning.divisor
+
+    def multiplied(self) -> NDArray[np.float32]:
+        """The matrix with its columns multiplied by what the input is divided by."""
+        return self.read() if self.divisor is None else self.read() * self.divisor
+
+    def undone(self, multiplied: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A matrix whose columns were multiplied, for the input as it is."""
+        return multiplied if self.divisor is None else multiplied / self.divisor
+
 
 class LinearFormat(Protocol):
     """Emits the product with a weight. `x` and the result have the graph's activation type."""
 
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
+        ...
+
+    def loaded(self, weight: Weight) -> NDArray[np.float32]:
+        """float32 [rows, columns]: what is stored, as it counts in a product."""
         ...
 
 
@@ -78,6 +95,10 @@ class FloatFormat:
             lambda: transposed(narrow(weight.read(), self.dtype, weight.name)),
         )
         return graph.op("MatMul", [x, stored], at=at)
+
+    def loaded(self, weight: Weight) -> NDArray[np.float32]:
+        """float32 [rows, columns]: what is stored, as it counts in a product."""
+        return narrow(weight.read(), self.dtype, weight.name).astype(np.float32)
 
 
 def narrow(values: NDArray[np.float32], dtype: ElementType, name: str) -> NDArray[np.floating]:

@@ -46,8 +46,8 @@ class QdqFormat:
                 f"{weight.name}: calibration {seen}, so its int8 scale is unknown. "
                 "Keep the layer at fp16 by a rule in the recipe, or calibrate with other inputs."
             )
-        x, read = divided_input(graph, x, weight, self.activation, at)
-        dtype = np.float16 if self.activation == ElementType.FLOAT16 else np.float32
+        x = divided_input(graph, x, weight, self.activation, at)
+        dtype = self._scale_type
         scale = graph.constant(static_int8.input_scale(absmax, dtype))
         zero = graph.constant(np.int8(0))
 
@@ -56,7 +56,7 @@ class QdqFormat:
             return (graph.op("DequantizeLinear", [codes, scale, zero], at=f"{at}/input"),)
 
         def packed() -> tuple[NDArray[Any], ...]:
-            quantized = static_int8.quantize_rows(read(), dtype)
+            quantized = static_int8.quantize_rows(weight.multiplied(), dtype)
             return transposed(quantized.values), quantized.scale
 
         # Projections of one input share its codes.
@@ -74,3 +74,12 @@ class QdqFormat:
         )
         w = graph.op("DequantizeLinear", [codes, scales, zeros], {"axis": 1}, at=f"{at}/weight")
         return graph.op("MatMul", [x_int8, w], at=at)
+
+    def loaded(self, weight: Weight) -> NDArray[np.float32]:
+        """float32 [rows, columns]: what is stored, as it counts in a product."""
+        rows = static_int8.quantize_rows(weight.multiplied(), self._scale_type)
+        return weight.undone(static_int8.dequantize_rows(rows))
+
+    @property
+    def _scale_type(self) -> type[np.floating]:
+        return np.float16 if self.activation == ElementType.FLOAT16 else np.float32

@@ -39,6 +39,10 @@ class LayerFormats:
         """x [..., columns] -> [..., rows]."""
         return self.by_name.get(weight.name, self.default).matmul(graph, x, weight, at=at)
 
+    def loaded(self, weight: Weight) -> NDArray[np.float32]:
+        """float32 [rows, columns]: what is stored, as it counts in a product."""
+        return self.by_name.get(weight.name, self.default).loaded(weight)
+
 
 @dataclass(frozen=True, slots=True)
 class Int8Format:
@@ -56,17 +60,13 @@ class Int8Format:
 
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
-        divided, read = divided_input(graph, x, weight, self.activation, at)
+        divided = divided_input(graph, x, weight, self.activation, at)
         what = "uint8 tokens and rests" if self.fine else "uint8 tokens"
         tokens, scale = graph.once(what, divided, lambda: self._tokens(graph, divided, at))
 
-        def plain() -> Packed:
-            quantized = int8.quantize_weight(read())
-            return quantized.values, quantized.scale
-
         def packed() -> tuple[NDArray[Any], ...]:
-            codes, scales = _tuned(weight, plain)
-            return transposed(codes), narrow(scales, _FLOAT, weight.name)
+            quantized = self._quantized(weight)
+            return transposed(quantized.values), narrow(quantized.scale, _FLOAT, weight.name)
 
         values, row_scale = each_of(packed, 2)
         stored = graph.weight(weight.name, ElementType.INT8, (weight.columns, weight.rows), values)
@@ -83,6 +83,17 @@ class Int8Format:
             y = graph.op("Add", [y, rest], at=f"{at}/rest")
         y = graph.op("Mul", [graph.op("Mul", [y, scale], at=at), row_scales], at=at)
         return _cast(graph, y, _FLOAT, self.activation, at)
+
+    def loaded(self, weight: Weight) -> NDArray[np.float32]:
+        """float32 [rows, columns]: what is stored, as it counts in a product."""
+        return weight.undone(int8.dequantize_weight(self._quantized(weight)))
+
+    def _quantized(self, weight: Weight) -> int8.Int8Weight:
+        def plain() -> Packed:
+            quantized = int8.quantize_weight(weight.multiplied())
+            return quantized.values, quantized.scale
+
+        return int8.Int8Weight(*_tuned(weight, plain))
 
     def _tokens(self, graph: Graph, x: Value, at: str) -> tuple[Value, ...]:
         """uint8 [B, ..., columns] around 128, and float32 [B, ..., 1]: `int8.quantize_tokens` as nodes.
@@ -119,13 +130,9 @@ class Nf4Format:
         """x [..., columns] -> [..., rows]."""
         count = weight.rows * weight.columns
 
-        def plain() -> Packed:
-            quantized = nf4.quantize(weight.read())
-            return quantized.codes, quantized.absmax
-
         def packed() -> tuple[NDArray[Any], ...]:
-            codes, absmax = _tuned(weight, plain)
-            return codes, narrow(absmax, self.activation, weight.name)
+            quantized = self._quantized(weight)
+            return quantized.codes, narrow(quantized.absmax, self.activation, weight.name)
 
         codes, absmax = each_of(packed, 2)
         stored = graph.weight(weight.name, ElementType.UINT8, (-(-count // 2),), codes)
@@ -137,6 +144,17 @@ class Nf4Format:
             "quant_type": 1,  # 0 is FP4
         }
         return graph.op("MatMulBnb4", [x, stored, scales], attributes, at=at, domain=CONTRIB)
+
+    def loaded(self, weight: Weight) -> NDArray[np.float32]:
+        """float32 [rows, columns]: what is stored, as it counts in a product."""
+        return nf4.dequantize(self._quantized(weight))
+
+    def _quantized(self, weight: Weight) -> nf4.Nf4:
+        def plain() -> Packed:
+            quantized = nf4.quantize(weight.read())
+            return quantized.codes, quantized.absmax
+
+        return nf4.Nf4(*_tuned(weight, plain), (weight.rows, weight.columns))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,13 +174,9 @@ class BlockFormat:
         """x [..., columns] -> [..., rows]."""
         blocks = blockwise.block_count(weight.columns, self.block)
 
-        def plain() -> Packed:
-            quantized = blockwise.quantize(weight.read(), bits=self.bits, block=self.block)
-            return quantized.codes, quantized.scales
-
         def packed() -> tuple[NDArray[Any], ...]:
-            codes, scales = _tuned(weight, plain)
-            return codes, narrow(scales, self.activation, weight.name)
+            quantized = self._quantized(weight)
+            return quantized.codes, narrow(quantized.scales, self.activation, weight.name)
 
         codes, block_scales = each_of(packed, 2)
         shape = (weight.rows, blocks, self.block * self.bits // 8)
@@ -176,6 +190,17 @@ class BlockFormat:
             "accuracy_level": self.accuracy,
         }
         return graph.op("MatMulNBits", [x, stored, scales], attributes, at=at, domain=CONTRIB)
+
+    def loaded(self, weight: Weight) -> NDArray[np.float32]:
+        """float32 [rows, columns]: what is stored, as it counts in a product."""
+        return blockwise.dequantize(self._quantized(weight))
+
+    def _quantized(self, weight: Weight) -> blockwise.Blocks:
+        def plain() -> Packed:
+            quantized = blockwise.quantize(weight.read(), bits=self.bits, block=self.block)
+            return quantized.codes, quantized.scales
+
+        return blockwise.Blocks(*_tuned(weight, plain), self.bits, self.block, weight.columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +217,10 @@ class HalfFormat:
         )
         return graph.op("MatMul", [x, _cast(graph, stored, _HALF, _FLOAT, at)], at=at)
 
+    def loaded(self, weight: Weight) -> NDArray[np.float32]:
+        """float32 [rows, columns]: what is stored, as it counts in a product."""
+        return narrow(weight.read(), _HALF, weight.name).astype(np.float32)
+
 
 def _unsigned(graph: Graph, steps: Value, at: str) -> Value:
     """Whole numbers in [-127, 127] as uint8 around 128."""
@@ -199,13 +228,11 @@ def _unsigned(graph: Graph, steps: Value, at: str) -> Value:
     return graph.op("Cast", [shifted], {"to": int(ElementType.UINT8)}, at=at)
 
 
-def divided_input(
-    graph: Graph, x: Value, weight: Weight, activation: ElementType, at: str
-) -> tuple[Value, Reader]:
-    """The input with its channels divided, and a reader of the weight with its columns multiplied."""
+def divided_input(graph: Graph, x: Value, weight: Weight, activation: ElementType, at: str) -> Value:
+    """The input with its channels divided."""
     tuning = weight.tuning
     if tuning is None or tuning.divisor is None:
-        return x, weight.read
+        return x
     divisor = tuning.divisor
 
     def divided() -> tuple[Value, ...]:
@@ -218,7 +245,7 @@ def divided_input(
         return (graph.op("Mul", [x, factors], at=f"{at}/input"),)
 
     (y,) = graph.once(f"divided for {tuning.group}", x, divided)
-    return y, lambda: weight.read() * divisor
+    return y
 
 
 def _tuned(weight: Weight, plain: Callable[[], Packed]) -> Packed:

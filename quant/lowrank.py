@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Factor = NDArray[np.float16]
 
 # Stored bits of the fraction: a value v was rounded to a grid of 2 ** (exponent(v) - bits).
 FRACTION_BITS = {"float32": 23, "float16": 10, "bfloat16": 7}
@@ -28,6 +29,8 @@ _NOISE_SLACK = 1.05
 # What may always be left, as a part of the difference: far below what a quantized base loses.
 _NEGLIGIBLE = 2e-3
 _OVERSAMPLING = 8
+# Power iterations where directions hardly stand out from those that are left.
+_FLAT_ITERATIONS = 3
 # Eigenvalues of a Gram matrix below this part of the largest are rounding.
 _DEFICIENT = 1e-13
 _ROWS_AT_ONCE = 512
@@ -146,6 +149,21 @@ def factorise(
             )
     left = float(tail[min(limit, len(tail) - 1)])
     return NotLowRank(limit=limit, error=left / size, difference=whole / size, noise=noise / size)
+
+
+def nearest(difference: Floats, rank: int, *, seed: int = 0) -> tuple[Factor, Factor]:
+    """The two thin matrices whose product comes closest to a difference, whatever they leave of it.
+
+    Args:
+        difference: float32 [rows, columns], of any rank.
+        rank: how many directions to keep.
+        seed: of the random sketch.
+
+    Returns:
+        `down` [columns, rank] and `up` [rank, rows] as in `LowRank`.
+    """
+    width = min(rank + _OVERSAMPLING, *difference.shape)
+    return _decompose(difference, _range_of(difference, width, _FLAT_ITERATIONS, seed)).factors(rank)
 
 
 def rounding_noise(values: Floats, bits: int) -> float:
