@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,18 +27,10 @@ from qvl_local.runtime.errors import (
 )
 from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.workers import WorkerSettings
-from qvl_local.runtime.model.ort_session import SessionOptions
 from qvl_local.runtime.model.checkpoints import Checkpoint
+from qvl_local.runtime.model.ort_session import SessionOptions
 
 OPTIONS = SessionOptions(threads=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """No test reads or fills the user's cache; qvl-tiny is exported once."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("QVL_CACHE_DIR", str(tmp_path_factory.mktemp("torch-cache")))
-        yield
 
 
 def picture(height: int, width: int, seed: int) -> np.ndarray:

@@ -679,5 +679,5 @@ def test_a_checkpoint_from_the_hub_is_exported_and_embeds_as_the_same_one_on_the
     assert anew.bundle.path != embedder.bundle.path
     assert fake_hub.asked == []
     assert [step for step in told if step.endswith(".") and str(embedder.bundle.path) in step] == told[:1]
-    assert [old.folder for old in bundle_cache.outdated_bundles()] == [embedder.bundle.path]
+    assert embedder.bundle.path in [old.folder for old in bundle_cache.outdated_bundles()]
     assert np.array_equal(anew.embed(texts), embedder.embed(texts))
