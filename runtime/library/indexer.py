@@ -135,8 +135,10 @@ class Indexer:
         """Note raw files that nothing installed can read, without looking into them."""
         for todo in files:
             self._tally.failed(todo.path, NOT_INSTALLED)
-            if todo.known is None or todo.known.state == "failed":
-                self._quarantined.append(FailedMedia(todo.file, b"", NOT_INSTALLED))
+            known, file = todo.known, todo.file
+            is_noted = known is not None and (known.size, known.mtime_ns) == (file.size, file.mtime_ns)
+            if known is None or (known.state == "failed" and not is_noted):
+                self._quarantined.append(FailedMedia(file, b"", NOT_INSTALLED))
 
     # Reading: hash ahead, decode in processes, embed in batches, write
 

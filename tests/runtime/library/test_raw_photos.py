@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from PIL import Image
 from qvl_local.runtime import Library
 from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.previews import PREVIEWS
-from qvl_local.runtime.library.records import Companion
+from qvl_local.runtime.library.records import Companion, FailedMedia, IndexedMedia, Space
+from qvl_local.runtime.library.store import Store
 from qvl_local.runtime.library.workers import WorkerSettings
 from qvl_local.runtime.model.raw_photo import NOT_INSTALLED
 
@@ -68,11 +70,21 @@ def test_without_the_extra_they_are_left_alone_and_named(
     for name in ("a.dng", "b.dng", "c.dng"):
         media.raw(album / name, preview=(640, 480))
     alone = [(str(album / name), NOT_INSTALLED) for name in ("a.dng", "b.dng")]
+    noted: list[str] = []
+    write = Store.write
+
+    def written(self: Store, batch: Sequence[IndexedMedia | FailedMedia], space: Space) -> tuple[int, ...]:
+        noted.extend(item.file.name for item in batch if isinstance(item, FailedMedia))
+        return write(self, batch, space)
+
+    monkeypatch.setattr(Store, "write", written)
     with Library.open(tmp_path / "library", model=tiny_bundle, settings=SETTINGS) as library:
         with monkeypatch.context() as patched:
             patched.setitem(sys.modules, "rawpy", None)  # as if it was not installed
-            for _ in range(2):
+            for number in range(2):
+                noted.clear()
                 report = library.index([album])
+                assert noted == ([] if number else ["a.dng", "b.dng"])  # once is enough
                 assert [(failure.path, failure.error) for failure in report.failed] == alone
                 assert [(failure.path, failure.error) for failure in library.failures()] == alone
                 assert names(library) == ["c.jpg"]
