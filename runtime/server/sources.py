@@ -30,6 +30,7 @@ from .remote import Remote, RemoteError
 _REMOTE = ("http://", "https://")
 _OPEN_FILES = "/proc/{pid}/fd"
 _PIECE = 1 << 20
+_LONGEST_EXTENSION = 16
 _BLANKS = str.maketrans("", "", " \t\r\n")
 
 
@@ -103,7 +104,7 @@ class Sources:
             raise nothing from error
         if file is None:
             raise nothing
-        return file, PurePath(path).suffix
+        return file, PurePath(path).suffix[:_LONGEST_EXTENSION]
 
     def _fetch(self, address: str, file: BinaryIO, part: str, go_on: Callable[[], None]) -> None:
         if self._remote is None:  # as `check` found; for the type checker

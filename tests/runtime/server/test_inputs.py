@@ -291,6 +291,13 @@ def test_what_is_decoded_is_what_was_opened(
     assert not path.parent.exists()
 
 
+def test_a_name_may_be_as_long_as_a_system_allows(read: Any, places: Path) -> None:
+    name = "a." + 253 * "x"
+    shutil.copy(places / "photos" / "a b.png", places / "photos" / name)
+    sources = Sources(roots=lambda: [str(places / "photos")])
+    assert read({"image": f"file://{places}/photos/{name}"}, sources)["image"]
+
+
 @pytest.mark.parametrize("address", ["file://elsewhere/a.png", "file:///a.png?x", "file:///a.png#x"])
 def test_addresses_of_files_that_are_none(read: Any, address: str) -> None:
     with pytest.raises(PartError, match="file:///folder/file"):
