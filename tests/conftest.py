@@ -47,6 +47,14 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or fills the user's cache; what one test exports, the others find."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QVL_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny() -> dict[str, Path]:
     """qvl-tiny's two checkpoint folders, by role."""

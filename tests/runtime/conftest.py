@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
@@ -238,22 +237,8 @@ def media() -> MediaMaker:
 
 
 @pytest.fixture(scope="session")
-def model_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where exported bundles of this test session lie."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def tiny_bundle(model_cache: Path) -> Iterator[str]:
-    """The bundle folder of qvl-tiny, exported once; the cache is the session's own from here on."""
+def tiny_bundle() -> str:
+    """The bundle folder of qvl-tiny, exported once."""
     from qvl_local.runtime.model.resolve import resolve
 
-    before = os.environ.get("QVL_CACHE_DIR")
-    os.environ["QVL_CACHE_DIR"] = str(model_cache)
-    try:
-        yield str(resolve("tiny").path)
-    finally:
-        if before is None:
-            del os.environ["QVL_CACHE_DIR"]
-        else:
-            os.environ["QVL_CACHE_DIR"] = before
+    return str(resolve("tiny").path)

@@ -251,13 +251,6 @@ def random_checkpoint(folder: Path, *, seed: int = 0, tied: bool = True, **shape
     return folder
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test reads or fills the user's cache; the tests of one run share exported bundles."""
-    folder = tmp_path_factory.getbasetemp() / "model-cache"
-    monkeypatch.setenv("QVL_CACHE_DIR", str(folder))
-
-
 @pytest.fixture(scope="session")
 def tiny_embedding() -> Oracle:
     return Oracle(TINY / "embedding")
