@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from qvl_local.runtime.errors import MediaError
 from qvl_local.runtime.model.pixels import to_patches
@@ -126,6 +126,8 @@ def test_any_text_has_the_ids_of_the_reference(text, tiny_embedding, embedding_h
     request = parse_request({"text": text})
     prompt = processor.embedding_prompt(processor.prepare(request), instruction=None)
     clean = text.encode("utf-8", "replace").decode("utf-8")
+    # What reads as a special token is none here, other than there: see below.
+    assume(processor._neutral((clean,)) == (clean,))
     inputs = tiny_embedding.inputs(tiny_embedding.embedding_conversation(texts=[clean]))
     assert prompt.ids.tolist() == inputs["input_ids"][0].tolist()
 
