@@ -94,6 +94,25 @@ def test_content_hash_changes_with_one_bit(folder: Path, random_checkpoint: Call
     assert Checkpoint(folder).content_hash() != Checkpoint(random_checkpoint()).content_hash()
 
 
+def test_content_hash_covers_settings_names_types_and_shapes(folder: Path) -> None:
+    file, last = folder / "model.safetensors", "model.visual.pos_embed.weight"
+    tensors = load_file(file)
+    values = tensors.pop(last)
+    hashes = [Checkpoint(folder).content_hash()]
+    for name, stored in (
+        ("model.visual.pos_embed2.weight", values),
+        (last, values.reshape(values.shape[::-1])),
+        (last, values.view(np.float16)),
+        (last, values.view(np.float16).view(ml_dtypes.bfloat16)),
+    ):
+        save_file({**tensors, name: stored}, file)
+        hashes.append(Checkpoint(folder).content_hash())
+    settings = (folder / "config.json").read_text(encoding="utf-8")
+    (folder / "config.json").write_text(settings + "\n", encoding="utf-8")
+    hashes.append(Checkpoint(folder).content_hash())
+    assert len(set(hashes)) == 6
+
+
 def test_content_hash_reports_progress(random_checkpoint: Callable[..., Path]) -> None:
     fractions: list[float] = []
     Checkpoint(random_checkpoint()).content_hash(fractions.append)

@@ -2,10 +2,11 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 from qvl_local.runtime.errors import BundleError
-from qvl_local.runtime.model.bundle import MANIFEST, open_bundle, verify_files
+from qvl_local.runtime.model.bundle import MANIFEST, Bundle, open_bundle, verify_files
 from qvl_local.runtime.model.encoder import open_table
 from qvl_local.runtime.model.resolve import resolve
 
@@ -100,3 +101,23 @@ def test_the_revision_follows_the_weights(folder):
     assert retokenized != before
     edit(folder, lambda raw: raw["parts"]["embedder"]["source"].update({"sha256": "0" * 64}))
     assert open_bundle(folder).revision not in (before, retokenized)
+
+
+def test_the_revision_follows_how_the_weights_are_stored(folder):
+    bundle = open_bundle(folder)
+    part = bundle.part("embedder")
+    parts = [
+        part,
+        replace(part, vision_precision="fp16"),
+        replace(part, decoder_precision="fp16"),
+        replace(part, table=replace(part.table, dtype="float16")),
+        replace(part, exceptions={"visual.merger.linear_fc1": "fp16"}),
+        replace(part, exceptions={"visual.merger.linear_fc1": "int8"}),
+        replace(part, calibration="sample world"),
+        replace(part, calibration="8 own pictures"),
+    ]
+    manifests = [replace(bundle.manifest, parts={"embedder": one}) for one in parts]
+    manifests.append(replace(bundle.manifest, flavour="portable"))
+    assert len({Bundle(folder, manifest).revision for manifest in manifests}) == len(manifests)
+    named = replace(part, head="token_head.npy", dims=64)  # what shapes no vector of full width
+    assert Bundle(folder, replace(bundle.manifest, parts={"embedder": named})).revision == bundle.revision

@@ -226,6 +226,15 @@ def test_the_space_tells_models_and_budgets_apart(embedder):
     assert smaller.budget.image_max_pixels == 4096
 
 
+def test_the_space_tells_chat_templates_apart(embedder, tmp_path):
+    folder = shutil.copytree(embedder.bundle.path, tmp_path / "bundle")
+    template = folder / "chat_template.jinja"
+    text = template.read_text(encoding="utf-8")
+    template.write_text(text.replace("assistant", "Assistant"), encoding="utf-8")
+    other = Embedder.open(folder).space
+    assert {key for key, value in other.items() if value != embedder.space[key]} == {"template"}
+
+
 def test_unloading_is_only_a_pause(picture):
     embedder = Embedder.open("tiny", threads=1)
     first = embedder.embed([{"image": picture(64, 64)}])
