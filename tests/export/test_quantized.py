@@ -79,10 +79,12 @@ def test_int8_gives_each_token_its_own_scale(tmp_path: Path) -> None:
     w, x = matrix(32, 256), matrix(6, 256, 1)[None]
     loud = x.copy()
     loud[0, 2] *= 1000
-    quiet = [0, 1, 3, 4, 5]
+    loud[0, 4] *= np.float32(2**-20)
+    quiet = [0, 1, 3, 5]
     one = run(Int8Format(), {"w": w}, x, tmp_path)["w_out"]
     other = run(Int8Format(), {"w": w}, loud, tmp_path)["w_out"]
     assert np.array_equal(one[0, quiet], other[0, quiet])
+    assert np.array_equal(one[0, 4], other[0, 4] * np.float32(2**20))
 
 
 def test_a_second_byte_holds_what_the_first_cannot(tmp_path: Path) -> None:

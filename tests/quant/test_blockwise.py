@@ -56,6 +56,15 @@ def test_a_block_of_zeros_stays_zero() -> None:
     assert np.array_equal(blockwise.dequantize(packed), np.zeros((2, 32)))
 
 
+def test_a_large_weight_is_quantized_as_a_small_one_is() -> None:
+    weight = np.random.default_rng(2).standard_normal((700, 48), np.float32)
+    packed = blockwise.quantize(weight, bits=4, block=16)
+    for row in (255, 256, 611):
+        alone = blockwise.quantize(weight[row : row + 1], bits=4, block=16)
+        assert np.array_equal(packed.codes[row], alone.codes[0])
+        assert np.array_equal(packed.scales[row], alone.scales[0])
+
+
 @pytest.mark.parametrize("block", [8, 24, 48])
 def test_a_block_that_the_engine_does_not_know_is_refused(block: int) -> None:
     with pytest.raises(ValueError, match=f"block of {block}"):

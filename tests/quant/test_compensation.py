@@ -99,6 +99,41 @@ def test_columns_that_are_never_used_round_plainly() -> None:
     assert np.array_equal(tuned.codes, nf4.quantize(weight).codes)
 
 
+def test_columns_with_large_inputs_come_first() -> None:
+    weight, inputs, _ = layer(96)
+    order: list[int] = []
+
+    def rounded(values: np.ndarray, _rows: slice, column: int) -> np.ndarray:
+        order.append(column)
+        return values
+
+    compensation.compensate(weight, inputs, rounded)
+    assert order == np.argsort(-np.sum(inputs.astype(np.float64) ** 2, axis=0)).tolist()
+
+
+def test_the_unit_of_the_inputs_does_not_matter() -> None:
+    weight, inputs, _ = layer(64)
+    faint = compensation.nf4_weight(weight, inputs * np.float32(2**-20))
+    assert np.array_equal(faint.codes, compensation.nf4_weight(weight, inputs).codes)
+
+
+def test_rows_are_compensated_piece_by_piece(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, inputs, _ = layer(64)
+
+    def codes() -> list[np.ndarray]:
+        return [
+            compensation.int8_weight(weight, inputs).values,
+            compensation.nf4_weight(weight, inputs).codes.reshape(ROWS, -1),
+            compensation.block_weight(weight, inputs, bits=8, block=32).codes,
+        ]
+
+    whole = codes()
+    monkeypatch.setattr(compensation, "_ROWS_AT_ONCE", 16)
+    for one, other in zip(whole, codes()):
+        # But for a value halfway between two codes, which the order of a sum may tip.
+        assert np.mean(one == other) > 0.99
+
+
 def test_wide_layers_are_compensated_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, inputs, others = layer(256)
     monkeypatch.setattr(compensation, "GROUP", 96)

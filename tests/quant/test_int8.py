@@ -37,6 +37,27 @@ def test_an_outlier_token_costs_the_others_nothing() -> None:
     assert np.array_equal(int8.quantize_tokens(loud).values[quiet], int8.quantize_tokens(x).values[quiet])
 
 
+def test_a_faint_token_is_rounded_as_a_loud_one_is() -> None:
+    x = np.random.default_rng(0).standard_normal((5, 64), np.float32)
+    faint = int8.quantize_tokens(x * np.float32(2**-20))
+    assert np.array_equal(faint.values, int8.quantize_tokens(x).values)
+
+
+def test_scales_chosen_elsewhere_clip_what_lies_beyond_them() -> None:
+    weight = np.array([[4.0, -4.0, 1.0]], np.float32)
+    packed = int8.quantize_weight(weight, scale=np.array([2 / int8.LIMIT], np.float32))
+    assert np.allclose(int8.dequantize_weight(packed), [[2, -2, 1]], atol=0.01)
+
+
+def test_a_second_byte_holds_what_the_first_cannot() -> None:
+    generator = np.random.default_rng(1)
+    packed = int8.quantize_weight(generator.standard_normal((80, 512), np.float32))
+    x = generator.standard_normal((30, 512), np.float32)
+    exact = x @ int8.dequantize_weight(packed).T
+    coarse, fine = (np.abs(int8.product(x, packed, fine=fine) - exact).max() for fine in (False, True))
+    assert fine < coarse / 100
+
+
 def test_a_product_is_close_to_the_exact_one() -> None:
     generator = np.random.default_rng(1)
     weight = generator.standard_normal((80, 512), np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from qvl_local.quant import int8, smoothing
 
 
@@ -50,6 +51,26 @@ def test_even_channels_are_left_alone() -> None:
     choice = smoothing.choose([weight], x, candidates(weight, x), rounded)
     assert choice.divisor is None
     assert choice.error == choice.plain_error
+
+
+def test_the_best_candidate_is_chosen() -> None:
+    weight, x = with_outliers()
+    given = candidates(weight, x)
+    alone = [smoothing.choose([weight], x, [one], rounded).error for one in given]
+    best = int(np.argmin(alone))
+    for order in (given, given[::-1]):
+        choice = smoothing.choose([weight], x, order, rounded)
+        assert (choice.strength, choice.error) == (given[best][0], alone[best])
+
+
+def test_divisors_lie_around_one_and_within_reach_of_float16() -> None:
+    seen = np.geomspace(1, 1e3, 64).astype(np.float32)
+    divisor = smoothing.outlier_divisor(seen, np.ones(64, np.float32), 0.8)
+    assert np.exp(np.log(divisor).mean()) == pytest.approx(1, rel=1e-3)
+    seen[:2] = 1e-30, 1e30
+    extreme = smoothing.outlier_divisor(seen, np.ones(64, np.float32), 0.8)
+    assert np.isfinite((1 / extreme).astype(np.float16)).all()
+    assert (extreme.astype(np.float16) > 0).all()
 
 
 def test_a_channel_that_was_never_seen_keeps_its_size() -> None:
