@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -15,6 +16,14 @@ from qvl_local.quant import nf4
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import bitsandbytes.functional as bnb
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _uncompiled() -> Iterator[None]:
+    """bitsandbytes has CPU code of its own compiled as C++ at first use, which takes longer than all else."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
 
 MATRICES = {
     "normal": np.random.default_rng(0).standard_normal((96, 256), np.float32),
