@@ -111,6 +111,13 @@ def test_photos_alone_ask_for_their_neighbours(folder: Path) -> None:
     assert not dataset.grades().any()
 
 
+def test_fewer_questions_are_spread_over_all_photos(tmp_path: Path) -> None:
+    for number in range(7):
+        (tmp_path / f"{number}.jpg").write_bytes(b"not looked at")
+    asked = [question.exclude for question in read_dataset(tmp_path, limit=3).questions]
+    assert asked == [0, 3, 6]
+
+
 def test_the_sample_world_is_drawn_once_and_knows_its_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from qvl_local.quant.accuracy.card import BEGIN, END, card_section, manifest_object, with_section
+from qvl_local.quant.accuracy.correlation import spearman
 from qvl_local.quant.accuracy.dataset import Dataset, Question
 from qvl_local.quant.accuracy.gate import check_drop
 from qvl_local.quant.accuracy.matrix import Matrix, agreement
@@ -140,6 +141,19 @@ def test_the_question_itself_and_broken_files_are_never_found() -> None:
     assert headline(matrix, measured(run)).figures["recall@10"].mean.value == 0
 
 
+def test_files_that_cannot_be_read_count_in_no_figure_of_agreement() -> None:
+    scene = Scene()
+    broken = dict.fromkeys(range(20, DOCUMENTS), "not a picture")
+    base, noisy = scene.run(unreadable=broken), scene.run(1.0, unreadable=broken)
+    matrix = Matrix([scene.dataset()], measured(base), dims=WIDTH, rerank=True)
+    cosines = [(run.queries @ run.documents[:20].T).astype(np.float64) for run in (noisy, base)]
+    row = headline(matrix, measured(noisy))
+    assert row.spearman == pytest.approx(spearman(*cosines).mean(), abs=1e-6)
+    found = agreement(measured(noisy), measured(base), matrix.candidates())
+    assert found is not None
+    assert found.cosine_min > 0.5  # those of the others would be 0
+
+
 def test_without_answers_the_reference_is_right() -> None:
     scene = Scene()
     dataset = scene.dataset().by_reference()
@@ -174,6 +188,7 @@ def test_default_dims() -> None:
     assert default_dims(2048) == (2048, 1024, 512, 256, 128, 64)
     assert default_dims(96) == (96,)
     assert default_dims(64) == (64,)
+    assert default_dims(136) == (136,)  # half of it is no multiple of 8
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +233,25 @@ def test_the_gate_says_which_figure_fell_by_how_much(report: Report) -> None:
     assert (alone.drop, alone.ok) == (0, True)
     with pytest.raises(InputError, match="max-drop"):
         check_drop(report.bundles, max_drop=1.5)
+
+
+def test_what_got_better_passes_the_gate() -> None:
+    scene = Scene()
+    noisy, better = measured(scene.run(0.8)), measured(scene.run())
+    matrix = Matrix([scene.dataset()], noisy, dims=WIDTH, rerank=True)
+    bundles = [
+        BundleReport(
+            Subject(name, "/bundles", {}, {}, {}, WIDTH, 1),
+            COST,
+            None,
+            matrix.rows(run, dims=[WIDTH], vectors=["float32"], rerank=False),
+        )
+        for name, run in (("noisy", noisy), ("better", better))
+    ]
+    gate = check_drop(bundles, max_drop=0)
+    assert gate.ok
+    assert gate.checks[0].drop < -0.1
+    assert "better without reranking: nDCG@10 rose by" in gate.checks[0].text
 
 
 def test_a_report_is_plain_json(report: Report) -> None:

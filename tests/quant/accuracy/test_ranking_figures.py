@@ -51,6 +51,11 @@ def test_figures_keep_the_questions_apart() -> None:
     assert values["mrr@10"].tolist() == [1, 0.5]
 
 
+def test_ties_keep_the_order_of_the_documents() -> None:
+    scores = np.tile([0.0, 1.0], 40)[None]
+    assert first(scores, 80)[0].tolist() == [*range(1, 80, 2), *range(0, 80, 2)]
+
+
 def test_overlap_and_answers_of_an_order() -> None:
     a, b = np.array([[0, 1, 2, 3]]), np.array([[3, 2, 7, 8]])
     assert overlap(a, b).tolist() == [0.5]
@@ -103,6 +108,12 @@ def test_intervals_hold_what_they_should() -> None:
         held += estimate.low <= 0.3 <= estimate.high
     # 95 % of 60 is 57; below 50 the interval would be wrong, not unlucky.
     assert held >= 50
+
+
+def test_an_interval_is_as_wide_as_95_percent_are() -> None:
+    values = np.random.default_rng(6).normal(0, 1, 400)
+    estimate = Bootstrap([400]).mean(values)
+    assert estimate.high - estimate.low == pytest.approx(2 * 1.96 * values.std() / 20, rel=0.06)
 
 
 def test_pairing_narrows_the_interval_of_a_difference() -> None:
