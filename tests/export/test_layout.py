@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -63,13 +64,13 @@ def random_pair(
     }
 
 
-def fine_tune(tensors: dict[str, NDArray[Any]]) -> None:
-    """Add an update of rank `RANK` to every matrix that LoRA would train."""
+def fine_tune(tensors: dict[str, NDArray[Any]], rank: int = RANK) -> None:
+    """Add an update of this rank to every matrix that LoRA would train."""
     generator = np.random.default_rng(7)
     for name, values in tensors.items():
         if any(f".{kind}_proj.weight" in name for kind in ("q", "k", "v", "gate", "up", "down")):
             rows, columns = values.shape
-            update = generator.standard_normal((rows, RANK)) @ generator.standard_normal((RANK, columns))
+            update = generator.standard_normal((rows, rank)) @ generator.standard_normal((rank, columns))
             tensors[name] = (values.astype(np.float32) + 0.02 * update).astype(values.dtype)
 
 
@@ -222,6 +223,16 @@ def test_what_adapters_cannot_express_gets_two_decoders(
     with pytest.raises(InputError, match=f"{reason}.*--layout separate"):
         export_bundle(sources, tmp_path / "other", recipe=Recipe.of("int8-weight"), layout="shared")
     assert not (tmp_path / "other").exists()
+
+
+def test_adapters_nearly_as_large_as_a_decoder_give_way_to_two(
+    random_checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    shape = {"hidden": 128, "head_dim": 32, "intermediate": 160}
+    sources = random_pair(random_checkpoint, tmp_path, partial(fine_tune, rank=9), **shape)
+    manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8-weight"))
+    assert manifest.layout == "separate"
+    assert str(manifest.layout_reason).startswith("adapters would take ")
 
 
 def test_models_of_different_shapes_get_two_decoders(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from qvl_local.export.checkpoint import Checkpoint
-from qvl_local.export.quantized import HalfFormat, Int8Format, LayerFormats, Nf4Format
+from qvl_local.export.quantized import BlockFormat, HalfFormat, Int8Format, LayerFormats, Nf4Format
 from qvl_local.export.recipe import PRECISIONS, LayerRule, Recipe, Tolerance
 from qvl_local.export.recipe_file import shipped_recipe, shipped_recipes
 from qvl_local.runtime.errors import InputError
@@ -21,7 +21,7 @@ precision = "fp16"
 precision = "nf4"
 
 [table]
-precision = "fp16"
+precision = "fp32"
 
 [layers]
 "language_model.layers.0.*" = "fp16"
@@ -57,7 +57,7 @@ def test_float_recipes_are_what_they_were() -> None:
 
 def test_a_file_says_it_part_by_part(tmp_path: Path, tiny: dict[str, Path]) -> None:
     recipe = Recipe.read(write(tmp_path, FILE), dims=64)
-    assert (recipe.vision, recipe.decoder, recipe.table_type) == ("fp16", "nf4", "float16")
+    assert (recipe.vision, recipe.decoder, recipe.table_type) == ("fp16", "nf4", "float32")
     assert (recipe.dims, recipe.tolerance) == (64, Tolerance(max_abs_diff=0.2, min_cosine=0.9))
     names = Checkpoint(tiny["embedder"]).names()
     formats = recipe.graph("decoder", names).linear
@@ -104,6 +104,18 @@ def test_rows_that_end_in_padding_are_told() -> None:
     assert Recipe.of("nf4").padded(columns) == {fc2.removesuffix(".weight"): note}  # nf4's blocks span rows
     assert set(Recipe.of("int8-weight").padded(columns).values()) == {note}
     assert Recipe.of("int8").padded(columns) == {}
+    ruled = Recipe(layers=(LayerRule("visual.*", "int8-weight"),)).padded(columns)
+    assert ruled == {fc2.removesuffix(".weight"): note}
+
+
+def test_the_looser_of_two_towers_tolerances_counts() -> None:
+    loose = PRECISIONS["int4"].tolerance
+    assert Recipe(vision="int4").tolerance == Recipe(decoder="int4").tolerance == loose
+
+
+def test_int4_rounds_activations_too() -> None:
+    """So that ONNX Runtime takes the kernel for bytes, which is several times faster on a CPU."""
+    assert Recipe.of("int4").graph("decoder", []).linear == BlockFormat(bits=4, block=32, accuracy=4)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +125,7 @@ def test_rows_that_end_in_padding_are_told() -> None:
         ('[vision]\nprecision = "fp32"\n', r"lacks \[decoder\]"),
         (FILE + "\n[flavour]\n", "unknown key 'flavour'"),
         (FILE.replace("min_cosine = 0.9", ""), "takes both"),
-        (FILE.replace('"fp16"\n\n[layers]', '"int2"\n\n[layers]'), "table precision 'int2'"),
+        (FILE.replace('"fp32"\n\n[layers]', '"int2"\n\n[layers]'), "table precision 'int2'"),
         (FILE.replace('"nf4"', '"nf5"'), "precision 'nf5'"),
         (FILE.replace('"nf4"', "4"), "decoder"),
         (FILE.replace("0.2", '"much"'), "max_abs_diff"),
