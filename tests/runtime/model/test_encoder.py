@@ -107,3 +107,20 @@ def test_a_batch_equals_singles(embedding_host, picture, clip):
     together = pooled_by_host(embedding_host, requests)
     alone = np.concatenate([pooled_by_host(embedding_host, [request]) for request in requests])
     assert np.abs(unit(together) - unit(alone)).max() <= 1e-5
+
+
+def test_runs_repeat_nothing_and_pad_little(embedding_host, picture):
+    processor = embedding_host.processor
+    photo = processor.prepare(parse_request({"image": picture(64, 64)}))
+    words = [processor.prepare(parse_request({"text": "dog " * count})) for count in (5, 100, 5)]
+    prompts = [
+        processor.embedding_prompt(one, instruction=None) for one in (words[0], photo, *words[1:], photo)
+    ]
+    embedding_host.vision.calls.clear()
+    embedding_host.decoder.calls.clear()
+    embedding_host.encoder.pool(prompts)
+    assert [call[0] for call in embedding_host.vision.calls] == [1]  # one picture, in two prompts
+    short, seen, long = (len(prompts[number].ids) for number in (0, 1, 2))
+    assert abs(short - seen) < 0.2 * seen  # they would fit, but text alone needs no room for features
+    rows_and_lengths = [call[:2] for call in embedding_host.decoder.calls]
+    assert sorted(rows_and_lengths) == sorted([(2, short), (2, seen), (1, long)])

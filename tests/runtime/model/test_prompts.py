@@ -171,7 +171,7 @@ def test_every_place_of_a_template(tmp_path):
         file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
         return folder
 
-    named = [{"name": "tools", "template": "x"}, {"name": "default", "template": ECHO}]
+    named = [{"name": "asking", "template": "{{ messages }}"}, {"name": "default", "template": ECHO}]
     # As the published 2B reranker ships it: for another caller, without messages.
     other = "<Instruct>: {{ instruction }}<Query>:{{ query_content }}"
     folders = [

@@ -163,4 +163,6 @@ def test_a_text_is_shortened_to_whole_characters(make):
     beginnings = [tokenizer.shortened(text, tokens=count) for count in range(1, 12)]
     assert all(text.startswith(beginning) for beginning in beginnings)
     assert beginnings == sorted(beginnings, key=len)
+    for count, beginning in enumerate(beginnings, 1):
+        assert len(tokenizer._tokenizer.encode(beginning, add_special_tokens=False).ids) <= count
     assert beginnings[1] == "two dogs"
