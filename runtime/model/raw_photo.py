@@ -117,7 +117,7 @@ def read_raw(
         pixels = None if preview is None else _upright(preview, orientation, width, height, draft)
         if pixels is None or max(pixels.shape) < min(_ENOUGH, max(width, height) // 2):
             pixels = _developed(raw, instead=pixels)
-        return RawPhoto(pixels, width, height, _own_exif(content), *_told_by(preview))
+        return RawPhoto(pixels, width, height, own_exif(content), *_told_by(preview))
 
 
 def libraw_version() -> str | None:
@@ -233,7 +233,7 @@ def _developed(raw: rawpy.RawPy, *, instead: NDArray[np.uint8] | None) -> NDArra
         return instead
 
 
-def _own_exif(content: bytes) -> Image.Exif | None:
+def own_exif(content: bytes) -> Image.Exif | None:
     """The metadata of a raw file that is a TIFF, or one in disguise."""
     from PIL import Image
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from qvl_local.runtime.library.decode import DecodeLimits, DecodeTask, Descripti
 from qvl_local.runtime.library.probe import describe_raw
 from qvl_local.runtime.model.image import read_image
 from qvl_local.runtime.model.pixels import PixelBudget, load_budget
-from qvl_local.runtime.model.raw_photo import read_raw
+from qvl_local.runtime.model.raw_photo import RawPhoto, own_exif, read_raw
 
 TINY = Path(__file__).parents[3] / "models" / "tiny" / "embedding"
 RED, GREY = (200, 30, 30), (120, 120, 120)
@@ -142,6 +142,15 @@ def test_metadata_that_only_the_decoder_can_read_counts(
     assert (info.latitude, info.longitude) == (None, None)  # LibRaw would put Lisbon into the east
 
 
+def test_metadata_of_a_tiff_by_another_name_is_read(tmp_path: Path, media: Any) -> None:
+    content = media.raw(tmp_path / "a.dng", preview=None, place=(38.7167, -9.1333)).read_bytes()
+    for mark in (b"IIRO", b"IIU\0"):  # Olympus, Panasonic
+        exif = own_exif(mark + content[4:])
+        info = describe_raw(RawPhoto(np.zeros((1, 1, 3), np.uint8), 640, 480, exif, None, None))
+        assert (info.taken_at, info.camera) == (datetime(2024, 5, 31, 18, 2, 11), "Maker D1")
+        assert (info.latitude, info.longitude) == (pytest.approx(38.7167), pytest.approx(-9.1333))
+
+
 def test_a_file_cut_short_is_shown_by_its_preview_and_else_an_error(
     tmp_path: Path, media: Any, budget: PixelBudget
 ) -> None:
@@ -212,12 +221,28 @@ def test_the_name_makes_a_tiff_a_raw_file_and_nothing_else_one(
         decode(tmp_path / "d.cr2", budget)
 
 
-def test_a_raw_file_names_no_other_file(tmp_path: Path, media: Any, budget: PixelBudget) -> None:
+def test_a_raw_file_names_no_other_file(
+    tmp_path: Path, media: Any, budget: PixelBudget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import rawpy
+
+    given: list[bytes] = []
+
+    class Watched(rawpy.RawPy):
+        """LibRaw, which could look for other files if it was told a name."""
+
+        def open_file(self, path: str) -> None:
+            pytest.fail("LibRaw was told a name")
+
+        def open_buffer(self, fileobj: BinaryIO) -> None:
+            given.append(fileobj.read())
+            super().open_buffer(BytesIO(given[-1]))
+
+    monkeypatch.setattr(rawpy, "RawPy", Watched)
     path = media.raw(tmp_path / "a.dng")
-    opened: list[str] = []
-    sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
     decode(path, budget)
-    assert [name for name in opened if str(tmp_path) in name] == [str(path)]
+    read_image(path)
+    assert given == [path.read_bytes()] * 2
 
 
 def test_without_the_extra_the_reason_names_it(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from qvl_local.runtime.library.formats import SNIFF_BYTES, kind_by_extension, sniff
+from qvl_local.runtime.library.formats import SNIFF_BYTES, is_raw_photo, kind_by_extension, recognise, sniff
 
 
 @pytest.mark.parametrize(
@@ -52,6 +52,36 @@ def test_videos_are_known_by_content(tmp_path: Path, media: Any, extension: str,
     assert form is not None
     assert (form.name, form.kind) == (name, "video")
     assert kind_by_extension(f"x.{extension}") == "video"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\0\0\0\x18ftypcrx \0\0\0\1crx isom",  # Canon since 2018
+        b"II*\0\x10\0\0\0CR\2\0",  # and before
+        b"II\x1a\0\0\0HEAPCCDR\2\0\1\0",  # and before that
+        b"FUJIFILMCCD-RAW 0201FF389501",
+        b"IIRO\x08\0\0\0",  # Olympus
+        b"IIU\0\x18\0\0\0",  # Panasonic
+        b"FOVb\3\0\2\0",  # Sigma
+        b"\0MRM\0\1\x9d\xec",  # Minolta
+    ],
+)
+def test_raw_files_that_are_no_tiff_are_known_by_content(head: bytes) -> None:
+    form = sniff(head + bytes(100))
+    assert form is not None
+    assert (form.name, form.kind) == ("raw", "photo")
+
+
+def test_raw_files_that_are_tiff_are_known_by_their_names(tmp_path: Path, media: Any) -> None:
+    head = media.raw(tmp_path / "a.nef", preview=None).read_bytes()[:SNIFF_BYTES]
+    found = [recognise(head, name) for name in ("a.nef", "a.DNG", "a.tif", "a")]
+    assert [form.name for form in found if form is not None] == ["raw", "raw", "TIFF", "TIFF"]
+    jpeg = media.photo(tmp_path / "a.jpg").read_bytes()[:SNIFF_BYTES]
+    form = recognise(jpeg, "a.nef")
+    assert form is not None
+    assert form.name == "JPEG"
+    assert [is_raw_photo(name) for name in ("a.NEF", "disk.raw", "a.jpg")] == [True, False, False]
 
 
 @pytest.mark.parametrize(
