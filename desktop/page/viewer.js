@@ -9,7 +9,7 @@ import { copyPaths, download } from "./selection.js";
 import { depth, go, place } from "./state.js";
 
 /** Kinds that most browsers cannot show. */
-const FOREIGN = /\.(hei[cf]|tiff?|dng)$/i;
+const FOREIGN = /\.(hei[cf]|tiff?|dng|cr[23w]|n[er][fw]|arw|raf|orf|rw[2l]|pef|srw)$/i;
 /** Pixels: there is room for the facts beside the picture. */
 const WIDE = 1100;
 const SWIPE = 50;
