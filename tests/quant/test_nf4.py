@@ -25,6 +25,14 @@ def _uncompiled() -> Iterator[None]:
         yield
 
 
+def at_the_borders() -> np.ndarray:
+    """Blocks whose values lie on a border between two levels, or a bit beside it: the last bit decides."""
+    scales = np.random.default_rng(7).uniform(0.01, 3, (200, 1)).astype(np.float32)
+    borders = scales * ((nf4.LEVELS[:-1] + nf4.LEVELS[1:]) / np.float32(2))
+    beside = [np.nextafter(borders, np.float32(way)) for way in (-10, 10)]
+    return np.hstack([borders, *beside, np.repeat(scales, 64 - 45, axis=1)])
+
+
 MATRICES = {
     "normal": np.random.default_rng(0).standard_normal((96, 256), np.float32),
     "heavy tails": np.random.default_rng(1).standard_t(2, (40, 320)).astype(np.float32),
@@ -36,6 +44,7 @@ MATRICES = {
     "the middles between levels": np.tile(
         np.append((nf4.LEVELS[:-1] + nf4.LEVELS[1:]) / np.float32(2), np.float32(1)), (8, 4)
     ),
+    "at the borders": at_the_borders(),
     "tiny": np.random.default_rng(6).standard_normal((4, 64), np.float32) * np.float32(1e-37),
 }
 

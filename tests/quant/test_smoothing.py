@@ -63,6 +63,11 @@ def test_the_best_candidate_is_chosen() -> None:
         assert (choice.strength, choice.error) == (given[best][0], alone[best])
 
 
+def test_a_divisor_weighs_inputs_against_weights() -> None:
+    divisor = smoothing.outlier_divisor(np.array([1, 100], np.float32), np.array([1, 4], np.float32), 0.75)
+    assert divisor[1] / divisor[0] == pytest.approx(100**0.75 / 4**0.25, rel=1e-5)
+
+
 def test_divisors_lie_around_one_and_within_reach_of_float16() -> None:
     seen = np.geomspace(1, 1e3, 64).astype(np.float32)
     divisor = smoothing.outlier_divisor(seen, np.ones(64, np.float32), 0.8)
