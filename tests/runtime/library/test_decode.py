@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -326,3 +327,23 @@ def test_a_film_that_memory_does_not_suffice_for_is_not_called_damaged(
         decode(path, budget)
     with pytest.raises(MediaLimitError, match="more memory than there is"):
         read_video(path, budget=budget)
+
+
+def test_a_film_that_says_it_lasts_less_than_nothing_is_measured(
+    tmp_path: Path, media: Any, budget: PixelBudget
+) -> None:
+    content = bytearray(media.video(tmp_path / "a.mp4").read_bytes())
+    at = content.index(b"mdhd") - 4
+    # A media header of version 1, 12 bytes longer, with a duration that is negative as FFmpeg reads it.
+    size, made, changed, scale = struct.unpack(">I8xIII4x", content[at : at + 28])
+    header = struct.pack(">I4sIQQIQ", size + 12, b"mdhd", 1 << 24, made, changed, scale, 2**64 - 20_000)
+    content[at : at + 28] = header
+    for box in (b"moov", b"trak", b"mdia"):
+        begin = content.index(box) - 4
+        content[begin : begin + 4] = struct.pack(
+            ">I", struct.unpack(">I", content[begin : begin + 4])[0] + 12
+        )
+    (tmp_path / "b.mp4").write_bytes(content)
+    pieces, description = decode(tmp_path / "b.mp4", budget)
+    assert description.info.duration_s == pytest.approx(3.0, abs=0.2)
+    assert [(piece.t0_ms, piece.t1_ms) for piece in pieces] == [(0, 3000)]
