@@ -20,7 +20,7 @@ from PIL import Image
 
 from ..damage import damage
 from ..errors import MediaError, MediaLimitError
-from ..model.video import VideoFrames, decoded_frames, fit_frames
+from ..model.video import NO_DECODER, VideoFrames, decoded_frames, fit_frames, has_decoder
 from .decode import DecodeTask, Description, Piece
 from .formats import Format
 from .probe import describe_video
@@ -103,6 +103,8 @@ def _picture_stream(container: InputContainer, task: DecodeTask) -> VideoStream:
             raise MediaError(task.path, damage(task.path, what="video"))
         raise MediaError(task.path, "the file holds only sound, and no pictures to search")
     stream = streams[0]
+    if not has_decoder(stream):
+        raise MediaError(task.path, NO_DECODER)
     if stream.width * stream.height > task.limits.frame_pixels:
         raise MediaLimitError(
             task.path,

@@ -37,6 +37,9 @@ FORMATS = (
     "webp_pipe,h264,hevc,ivf,m4v,nut,rm,vob,wtv,obu,av1,yuv4mpegpipe"
 )
 
+NO_DECODER = "nothing here can decode its pictures; save it anew as MP4 (H.264) with another program"
+"""Why a film of a codec that FFmpeg does not know, or that damage made unknown, is not read."""
+
 # Beyond this gap between two wanted frames it pays to seek instead of decoding everything between.
 _SEEK_GAP_S = 6.0
 # Packets without a single frame, after which a film counts as undecodable.
@@ -197,6 +200,8 @@ def _video_stream(container: InputContainer, path: str | Path) -> VideoStream:
     if not streams:
         raise MediaError(path, "holds no video stream")
     stream = streams[0]
+    if not has_decoder(stream):
+        raise MediaError(path, NO_DECODER)
     if stream.width * stream.height > MAX_FRAME_PIXELS:
         raise MediaLimitError(
             path, f"frames of {stream.width}x{stream.height} are more than {MAX_FRAME_PIXELS:,} pixels"
@@ -304,6 +309,11 @@ def _decode(container: InputContainer, stream: VideoStream, seek_to: float | Non
         except av.error.FFmpegError:
             container.seek(0)
     yield from decoded_frames(container, stream)
+
+
+def has_decoder(stream: VideoStream) -> bool:
+    """Whether anything here can decode a stream; its size is not even known otherwise."""
+    return getattr(stream, "codec_context", None) is not None
 
 
 def decoded_frames(container: InputContainer, stream: VideoStream) -> Iterator[VideoFrame]:

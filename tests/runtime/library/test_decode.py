@@ -347,3 +347,16 @@ def test_a_film_that_says_it_lasts_less_than_nothing_is_measured(
     pieces, description = decode(tmp_path / "b.mp4", budget)
     assert description.info.duration_s == pytest.approx(3.0, abs=0.2)
     assert [(piece.t0_ms, piece.t1_ms) for piece in pieces] == [(0, 3000)]
+
+
+def test_a_codec_that_nobody_knows_is_named_as_that(tmp_path: Path, media: Any, budget: PixelBudget) -> None:
+    from qvl_local.runtime.model.video import read_video
+
+    content = media.video(tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "b.mp4").write_bytes(content.replace(b"avc1", b"zzzz"))
+    for read in (
+        lambda: decode(tmp_path / "b.mp4", budget),
+        lambda: read_video(tmp_path / "b.mp4", budget=budget),
+    ):
+        with pytest.raises(MediaError, match="nothing here can decode its pictures; save it anew"):
+            read()
