@@ -43,7 +43,7 @@ WIDE = {
     "kv_heads": 8,
     "head_dim": 128,
     "intermediate": 6144,
-    "layers": 2,
+    "layers": 1,
     "dtype": "float16",
 }
 
@@ -66,13 +66,12 @@ def outliers(random_checkpoint: Callable[..., Path], tmp_path_factory: pytest.Te
         for reader in readers:
             tensors[reader][:, channels] *= np.float16(1 / 40)
 
-    for layer in range(2):
-        at = f"model.language_model.layers.{layer}"
-        qkv = tuple(f"{at}.self_attn.{which}_proj.weight" for which in "qkv")
-        raise_channels(f"{at}.input_layernorm.weight", qkv, 2048)
-        both = (f"{at}.mlp.gate_proj.weight", f"{at}.mlp.up_proj.weight")
-        raise_channels(f"{at}.post_attention_layernorm.weight", both, 2048)
-        raise_channels(f"{at}.mlp.up_proj.weight", (f"{at}.mlp.down_proj.weight",), 6144)
+    at = "model.language_model.layers.0"
+    qkv = tuple(f"{at}.self_attn.{which}_proj.weight" for which in "qkv")
+    raise_channels(f"{at}.input_layernorm.weight", qkv, 2048)
+    both = (f"{at}.mlp.gate_proj.weight", f"{at}.mlp.up_proj.weight")
+    raise_channels(f"{at}.post_attention_layernorm.weight", both, 2048)
+    raise_channels(f"{at}.mlp.up_proj.weight", (f"{at}.mlp.down_proj.weight",), 6144)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return Checkpoint(folder)
 
@@ -112,7 +111,7 @@ def test_int8_holds_against_outlier_channels_at_true_width(outliers: Checkpoint,
     assert plain < 0.99  # or the test shows nothing
     divided = {name for name, choice in tuning.items() if choice.divisor is not None}
     assert "language_model.layers.0.self_attn.q_proj.weight" in divided
-    assert "language_model.layers.1.mlp.down_proj.weight" in divided
+    assert "language_model.layers.0.mlp.down_proj.weight" in divided
 
 
 MIDDLE = "language_model.layers.1.mlp.down_proj.weight"

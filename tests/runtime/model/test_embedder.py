@@ -140,8 +140,8 @@ INPUTS = st.fixed_dictionaries(
 )
 
 
-@given(raws=st.lists(INPUTS, min_size=2, max_size=6))
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(raws=st.lists(INPUTS, min_size=2, max_size=4))
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_batches_equal_singles(raws, embedder):
     def noise(*shape):
         return np.random.default_rng(shape).integers(0, 256, (*shape, 3)).astype(np.uint8)
