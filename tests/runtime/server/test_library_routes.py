@@ -30,16 +30,34 @@ def album(tmp_path: Path, media: Any) -> Path:
     return tmp_path / "album"
 
 
-@pytest.fixture
-def served(tmp_path: Path, tiny_bundle: str) -> Iterator[tuple[TestClient, Service]]:
-    """A started service over an empty library."""
-    settings = ServerSettings(library=tmp_path / "library", model=tiny_bundle, port=0)
+@pytest.fixture(scope="module")
+def running(
+    tmp_path_factory: pytest.TempPathFactory, tiny_bundle: str
+) -> Iterator[tuple[TestClient, Service]]:
+    """One started service for all tests; changes settle sooner than for people."""
+    library = tmp_path_factory.mktemp("routes") / "library"
+    settings = ServerSettings(library=library, model=tiny_bundle, port=0)
     with Service.open(settings) as service:
+        service.watch._look_s = service.watch._settling.quiet_s = 0.2
         service.start()
         with TestClient(
             build_app(settings, service), base_url="http://localhost:8377", client=("127.0.0.1", 5)
         ) as client:
             yield client, service
+
+
+@pytest.fixture
+def served(running: tuple[TestClient, Service]) -> Iterator[tuple[TestClient, Service]]:
+    """The service over an empty library, which it is again afterwards."""
+    yield running
+    _, service = running
+    service.jobs.stop()
+    for folder in service.library.folders():
+        service.jobs.remove_folder(folder.id)
+    until(lambda: not service.watch._roots and not service.watch._settling)
+    service.jobs.stop()
+    until(service.jobs.is_idle)
+    assert service.library.folders() == ()
 
 
 def until(is_so: Callable[[], bool]) -> None:
@@ -88,7 +106,6 @@ def test_what_happens_in_a_folder_is_followed(
     served: tuple[TestClient, Service], album: Path, media: Any
 ) -> None:
     client, service = served
-    service.watch._settling.quiet_s = 0.2
     add(served, album)
 
     def names() -> set[str]:
@@ -155,7 +172,6 @@ def test_a_disk_below_a_folder_comes_and_goes(
     disk = PretendedDisk(album / "sub", tmp_path / "aside")
     for module in (devices, scanner):
         monkeypatch.setattr(module, "device_of", disk.device_of)
-    service.watch._look_s = service.watch._settling.quiet_s = 0.2
 
     def note() -> Any:
         return client.get("/api/folders").json()["folders"][0]["note"]
