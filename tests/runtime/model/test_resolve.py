@@ -337,7 +337,7 @@ def test_the_card_and_the_shapes_decide(monkeypatch):
     tiny = find_checkpoints("tiny")
     assert recommended_precisions(tiny, device="cuda") == ["int8-weight", "int4", "nf4", "fp16"]
     monkeypatch.setattr(hardware, "memory_bytes", lambda: 16_000_000_000)
-    assert recommended_precisions(tiny, device="cpu") == ["nf4", "int8-weight", "int4"]
+    assert recommended_precisions(tiny, device="cpu") == ["nf4", "int8", "int8-weight", "int4"]
 
 
 def test_a_failed_export_leaves_nothing_behind(cache, pair):
