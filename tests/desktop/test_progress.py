@@ -2,7 +2,14 @@ import io
 import time
 
 import pytest
-from qvl_local.desktop.progress import BarView, LineView, View, progress_view
+from qvl_local.desktop.progress import (
+    MAKING_READY,
+    BarView,
+    LineView,
+    View,
+    first_model_step,
+    progress_view,
+)
 from qvl_local.runtime.library.tally import IndexProgress
 
 STEPS = (
@@ -33,6 +40,18 @@ def test_lines_say_how_far_how_fast_and_how_long(capsys: pytest.CaptureFixture[s
         "Model: writing: 50 of 100",
         "Making sample pictures: 3 of 340",
     ]
+
+
+def test_news_of_a_model_stays_to_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    """A sentence is no step that the next one replaces: it is told at once, also where no steps are shown."""
+    told = [("int8 is made anew.", 0.0), ("reading", 0.1), ("Another precision is tried.", 0.0)]
+    with LineView(every_s=1000) as view:
+        for step, fraction in told:
+            view.model(step, fraction)
+    tell = first_model_step()
+    for step, fraction in told:
+        tell(step, fraction)
+    assert capsys.readouterr().err.splitlines() == 2 * ["int8 is made anew.", MAKING_READY, told[2][0]]
 
 
 def test_a_step_of_a_model_says_how_long_it_will_take(monkeypatch: pytest.MonkeyPatch) -> None:
