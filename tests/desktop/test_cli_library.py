@@ -110,6 +110,15 @@ def test_filters(sample: Any, cli_json: Any) -> None:
     assert cli_json("search", QUERY, "--camera", "no such camera")["results"] == []
 
 
+def test_widths_and_filters_count_in_both_kinds_of_search(sample: Any, cli_json: Any) -> None:
+    known = str(next(sample.pictures.rglob("*.jpg")))
+    for asked in (("search", QUERY, "--no-rerank"), ("similar", known)):
+        full, narrow = (cli_json(*asked, *more)["results"] for more in ((), ("--dims", "64")))
+        assert [hit["embedding_score"] for hit in full] != [hit["embedding_score"] for hit in narrow]
+        videos = cli_json(*asked, "--kind", "video")["results"]
+        assert {hit["kind"] for hit in videos} == {"video"}
+
+
 def test_places_by_name(cli: Any, cli_json: Any, monkeypatch: Any) -> None:
     everything = cli_json("search", QUERY, "-k", "100", "--no-rerank")["results"]
     names = Counter(hit["place"] for hit in everything)
