@@ -139,9 +139,7 @@ def test_a_hit_names_the_files_that_belong_to_it(
     sample: Any, cli_json: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
     files = sorted(sample.strangers.rglob("*.*"))
-    photo, clip = (
-        next(path for path in files if path.suffix.lower() == kind) for kind in (".jpg", ".mp4")
-    )
+    photo, clip = (next(path for path in files if path.suffix.lower() == kind) for kind in (".jpg", ".mp4"))
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     shutil.copy(photo, pictures / "IMG_1.JPG")
