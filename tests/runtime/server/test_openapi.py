@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.errors import Unsatisfiable
 from jsonschema import Draft202012Validator
+from qvl_local.runtime.library.store import Store
 from qvl_local.runtime.server import file_manager
 from qvl_local.runtime.server.app import build_app
 from qvl_local.runtime.server.events import Broker
@@ -41,11 +42,18 @@ OURS = {"search", "library", "files", "programs", "system"}
 
 @pytest.fixture(scope="module")
 def app(shelf: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[FastAPI]:
-    """The application over a library of its own: some routes change it. Nothing is indexed in it."""
+    """The application over a library of its own: some routes change it. Nothing is indexed in it.
+
+    Of the shelf it has a few items only, since the reranker reads all that a search finds.
+    """
     library = tmp_path_factory.mktemp("described") / "library"
     shutil.copytree(shelf.library, library)
     settings = ServerSettings(library=library, port=0)
     with Service.open(settings) as service:
+        items = service.library.browse().items
+        photos, videos = ([item.id for item in items if item.kind == kind] for kind in ("photo", "video"))
+        with Store.open(library, mode="write") as store:
+            store.remove([*photos[2:], *videos[1:]])
         yield build_app(settings, service)
 
 
