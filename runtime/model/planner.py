@@ -39,7 +39,7 @@ _SHARE_LEFT = 4
 _LEAST_LEFT = 2_000_000_000
 # Models whose weights take less than this stay in float32 on the CPU: there is nothing to gain.
 _SMALL_MODEL = 500_000_000
-# The best first. On a CPU int8 takes a quarter of float32's disk and memory and is faster, without VNNI too;
+# The best first. On a CPU int8 takes a quarter of float32's disk and memory and is no slower, without VNNI;
 # int8-safe is for who asks for it, and for models that int8 strays too far from. Blocks are slower than
 # float32 and spare memory. On CUDA products of bytes have no kernel for unsigned activations.
 _PREFERRED: Mapping[Place, tuple[str, ...]] = MappingProxyType(

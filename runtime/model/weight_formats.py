@@ -57,6 +57,7 @@ _FP16 = Format(bits=16, activation_bytes=2, cpu_held=2.0)
 # The same numbers in a graph that computes in float32.
 _HALF = Format(bits=16, cpu_held=2.0)
 _INT8 = Format(bits=8, row_bytes=4, own_bytes=1)
+_INT8_VISION = Format(bits=8, row_bytes=4, own_bytes=1, cpu_held=1.15)
 _INT8_WEIGHT = Format(bits=8, block=128, block_bytes=4)
 # Repacked for its kernel at loading.
 _INT4 = Format(bits=4, block=32, block_bytes=4, cpu_held=1.4)
@@ -66,7 +67,7 @@ STORAGE: Mapping[str, Storage] = MappingProxyType(
     {
         "fp32": Storage(_FP32, _FP32, table_bytes=4),
         "fp16": Storage(_FP16, _FP16, table_bytes=2),
-        "int8": Storage(_INT8, _INT8, table_bytes=2),
+        "int8": Storage(_INT8_VISION, _INT8, table_bytes=2),
         # Its activations in two bytes share one weight, so that is held once.
         "int8-safe": Storage(_FP16, _INT8, table_bytes=2, attention=_HALF),
         "int8-weight": Storage(_INT8_WEIGHT, _INT8_WEIGHT, table_bytes=2),
