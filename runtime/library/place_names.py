@@ -131,6 +131,25 @@ def place_name(latitude: float | None, longitude: float | None) -> str | None:
     return cell_name(round(latitude * CELLS_PER_DEGREE), round(longitude * CELLS_PER_DEGREE))
 
 
+def place_name_soon(latitude: float | None, longitude: float | None, *, wait_s: float = 0.3) -> str | None:
+    """As `place_name`, for who cannot wait: None as well while the list of towns is read for the first time.
+
+    It is read in the background then. Where it is kept in the cache folder, `wait_s` is enough.
+    """
+    if latitude is None or longitude is None or not has_place_names():
+        return None
+    reading = _background_reading()
+    reading.join(wait_s)
+    return None if reading.is_alive() else place_name(latitude, longitude)
+
+
+@lru_cache(maxsize=1)
+def _background_reading() -> threading.Thread:
+    thread = threading.Thread(target=_loaded, name="place names", daemon=True)
+    thread.start()
+    return thread
+
+
 @lru_cache(maxsize=65_536)
 def cell_name(north: int, east: int) -> str | None:
     """The name of the middle of a cell, or None. Raises ImportError where places have no names."""

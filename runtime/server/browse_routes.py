@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from ..errors import InputError
 from ..library.browse import Entry
-from ..library.place_names import has_place_names, place_name
+from ..library.place_names import has_place_names, place_name_soon
 from .duplicate_search import DuplicateSearch
 from .filtering import FilterParameters
 from .hits import CompanionModel, companions_json
@@ -131,7 +131,7 @@ class MediaModel(BaseModel):
     camera: str | None
     latitude: float | None
     longitude: float | None
-    place: str | None = Field(description="What people call the place: Lisbon, Portugal.")
+    place: str | None = Field(description="Lisbon, Portugal; null, too, while the names are read at first.")
     width: int
     height: int
     duration_s: float | None
@@ -334,7 +334,7 @@ def _media(service: Service, media_id: int) -> bytes:
             "camera": item.camera,
             "latitude": item.latitude,
             "longitude": item.longitude,
-            "place": place_name(item.latitude, item.longitude),
+            "place": place_name_soon(item.latitude, item.longitude),
             "width": item.width,
             "height": item.height,
             "duration_s": seconds_json(item.duration_s),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from qvl_local.runtime.library import place_names
 from qvl_local.runtime.library.browse import browse
 from qvl_local.runtime.library.facets import facets
 from qvl_local.runtime.library.filters import cell_key
-from qvl_local.runtime.library.place_names import cell_name, has_place_names, place_name
+from qvl_local.runtime.library.place_names import cell_name, has_place_names, place_name, place_name_soon
 from qvl_local.runtime.library.records import Filters
 from qvl_local.runtime.library.store import Store
 
@@ -28,6 +29,7 @@ LISBON, BELEM, SINTRA, GEYSIR, PACIFIC = (
 
 def forget() -> None:
     place_names._towns.cache_clear()
+    place_names._background_reading.cache_clear()
     cell_name.cache_clear()
 
 
@@ -95,6 +97,21 @@ def test_what_is_kept_is_read_again_and_made_anew_when_it_is_none(tmp_path: Path
             patch.setattr(place_names, "_listed", lambda few=few: few)
             assert place_name(*LISBON) == "Lisboa, Portugal"
         assert len(kept.read_bytes()) > 1000
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_nobody_waits_for_the_first_reading_who_cannot(monkeypatch: Any) -> None:
+    may_go_on, towns = threading.Event(), place_names._towns()
+
+    def slowly() -> Any:
+        may_go_on.wait()
+        return towns
+
+    monkeypatch.setattr(place_names, "_loaded", slowly)
+    assert place_name_soon(*LISBON, wait_s=0.01) is None
+    assert place_name_soon(None, None) is None
+    may_go_on.set()
+    assert place_name_soon(*LISBON, wait_s=60) == "Lisbon, Portugal"
 
 
 def test_asking_for_one_cell_twice_looks_it_up_once(monkeypatch: Any) -> None:
