@@ -1,8 +1,8 @@
 """Where pictures were taken, as a few circles: no map, nothing that has to be downloaded.
 
 Positions fall into cells of a hundredth of a degree (1.1 km from north to south). Cells of one name are one
-place, where names are known (see `place_names`). Of the others, the fullest cell becomes the seed of a cluster
-with all cells within a radius, then the fullest of those left, and so on. The radius is the smallest of a
+place, where names are known (see `place_names`). Of the others, the fullest cell becomes the seed of a
+cluster with all cells within a radius, then the fullest of those left, and so on. The radius is the smallest of a
 ladder with which no more than `MOST` clusters come out, so that a library of one city shows its quarters, and
 one of a life of travel shows countries.
 """
