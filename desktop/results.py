@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +15,13 @@ if TYPE_CHECKING:
     from qvl_local.runtime.library.records import Filters, SearchResult
 
 
-def show_result(result: SearchResult, *, nothing: str, files: bool, null: bool, as_json: bool) -> None:
-    """Print a result in the form that was asked for; `nothing` is said where it is empty."""
+def show_result(
+    result: SearchResult, *, nothing: str, about: str, files: bool, null: bool, as_json: bool
+) -> None:
+    """Print a result in the form that was asked for.
+
+    `nothing` is said where it is empty, `about` for people below what was found.
+    """
     if not result.hits and (as_json or files or null):
         note(nothing)  # stdout is for programs
     if as_json:
@@ -26,6 +32,9 @@ def show_result(result: SearchResult, *, nothing: str, files: bool, null: bool, 
         from .tables import print_search
 
         print_search(result)
+        if about:
+            sys.stdout.flush()  # the caution comes last, wherever the two streams lead
+            note(about)
     else:
         print(printable(nothing))
 

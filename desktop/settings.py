@@ -13,6 +13,9 @@ from qvl_local.runtime.machine import installed_version
 
 from .paths import absolute
 
+# The folder in the demo's library that its pictures lie in. The page knows it by this name, too.
+SAMPLE_PICTURES = "Sample pictures"
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:

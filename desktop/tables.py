@@ -36,7 +36,7 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 
 
 def print_search(result: SearchResult, *, console: Console | None = None) -> None:
-    """Ranked hits with score, moment and date, then one line of timings."""
+    """Ranked hits with score, moment and date, then how long it took."""
     console = console or stdout_console()
     if not result.hits:
         console.print("Nothing was found.")
@@ -46,12 +46,13 @@ def print_search(result: SearchResult, *, console: Console | None = None) -> Non
         console.print("No good match. The closest are probably something else:", style="yellow")
     print_table(_hits_table(result.hits, is_ruled=console.is_terminal), console)
     if result.timings_ms:
-        console.print(timings_line(result.timings_ms), style="dim")
+        console.print(time_line(result.timings_ms), style="dim")
 
 
-def timings_line(timings_ms: Mapping[str, float]) -> str:
-    """`embed 12 ms, search 3 ms, rerank 240 ms`."""
-    return ", ".join(f"{step.replace('_', ' ')} {spent:,.0f} ms" for step, spent in timings_ms.items())
+def time_line(timings_ms: Mapping[str, float]) -> str:
+    """`in 2.4 s`: all steps together. Each by itself is for programs."""
+    seconds = sum(timings_ms.values()) / 1000
+    return "in less than 0.1 s" if seconds < 0.1 else f"in {duration(seconds)}"
 
 
 def print_index(report: IndexReport, *, console: Console | None = None) -> None:
@@ -67,10 +68,11 @@ def print_index(report: IndexReport, *, console: Console | None = None) -> None:
         )
         if number
     ]
-    console.print(f"{', '.join(changes) or 'Nothing to do'} in {duration(report.seconds)}.")
+    idle = "No file could be used" if report.failed else "Nothing to do"
+    console.print(f"{', '.join(changes) or idle} in {duration(report.seconds)}.")
     console.print(
         f"The library holds {count(report.items, 'item')}: {count(report.photos, 'photo')} and "
-        f"{count(report.videos, 'video')} in {count(report.segments, 'segment')}."
+        f"{count(report.videos, 'video')}."
     )
     print_failures(report.failed, console)
 

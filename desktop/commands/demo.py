@@ -8,13 +8,12 @@ import typer
 
 from .. import jsonout, options
 from ..console import note
-from ..settings import Settings, default_demo_library
+from ..settings import SAMPLE_PICTURES, Settings, default_demo_library
 from ..text import home_relative, shell_path
 
 if TYPE_CHECKING:
     from qvl_local.runtime.library.records import Kind, SearchResult
 
-PICTURES = "Sample pictures"
 # What the three searches look for: the third sample query is about things that move.
 KINDS: tuple[Kind | None, ...] = (None, None, "video")
 PHOTOS, CLIPS = 300, 40
@@ -34,7 +33,7 @@ def demo(
     settings = Settings.read(
         library=str(default_demo_library()) if library is None else library, model="tiny"
     )
-    pictures = settings.library / PICTURES
+    pictures = settings.library / SAMPLE_PICTURES
     # Before anything heavy is loaded, so that the first seconds are not silent.
     note(f"Sample pictures and library: {home_relative(str(settings.library))}")
 
@@ -92,9 +91,11 @@ def _print_next(library: str) -> None:
 Now try your own words on the sample pictures:
   qvl-local search "hotel sign" --library {place}
   qvl-local search "a train moving left" --kind video --library {place}
+or in the browser:
+  qvl-local serve --library {place}
 
 The small model knows only this drawn world. Your own photographs want the real models, which are
-downloaded once (several GB):
+downloaded once (8.5 GB; `qvl-local doctor` says what fits this machine):
   qvl-local index ~/Pictures --model 2b
   qvl-local search "two dogs on a beach at night"
 

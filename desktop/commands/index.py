@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from qvl_local.runtime.errors import InputError, StoppedError
 
 from .. import jsonout, options, paths
 from ..console import note
+from ..own_photos import caution
 from ..settings import Settings
 from ..text import count, home_relative
+
+if TYPE_CHECKING:
+    from qvl_local.runtime.library.records import IndexReport
 
 
 def index(
@@ -56,9 +61,12 @@ def index(
                 stop=stop,
             ) as opened:
                 note(f"Model: {opened.model}")
+                if about := caution(opened, roots):
+                    note(about)
+                known = {failure.path for failure in opened.failures()}
                 report = opened.index(roots, progress=view.index, stop=stop)
         except StoppedError:  # there is no library yet, and its model was not ready
-            report = IndexReport(0, 0, 0, 0, 0, 0, 0, 0, (), 0.0)
+            report, known = IndexReport(0, 0, 0, 0, 0, 0, 0, 0, (), 0.0), set()
 
     if as_json:
         jsonout.write(jsonout.index_report(report))
@@ -70,5 +78,14 @@ def index(
         note("Stopped by SIGTERM. What was read is kept; the same command goes on from there.")
         raise typer.Exit(EXIT_STATUS)
     if report.failed:
-        note(f"{count(len(report.failed), 'file')} could not be used, all others are indexed: exit status 1.")
+        note(_about_failures(report, known))
         raise typer.Exit(1)
+
+
+def _about_failures(report: IndexReport, known: Collection[str]) -> str:
+    """What became of files that could not be used, and of the others. `known`: those that failed before."""
+    others = ", all others are indexed" if report.added or report.updated or report.unchanged else ""
+    said = f"{count(len(report.failed), 'file')} could not be used{others}: exit status 1."
+    if any(failure.path in known for failure in report.failed):
+        said += " A file that is named in a .qvlignore (patterns as in .gitignore) is not reported again."
+    return said

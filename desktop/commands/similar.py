@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from .. import options, queries
+from ..own_photos import caution
 from ..results import show_result, why_nothing
 from ..settings import Settings
 
@@ -57,5 +58,6 @@ def similar(
     ) as opened:
         result = opened.similar(path, limit=limit, filters=filters, dims=dims)
         nothing = why_nothing(opened, result, filters)
+        about = "" if files or null or as_json else caution(opened)
 
-    show_result(result, nothing=nothing, files=files, null=null, as_json=as_json)
+    show_result(result, nothing=nothing, about=about, files=files, null=null, as_json=as_json)

@@ -296,7 +296,9 @@ def test_demo_makes_indexes_and_searches(
     assert again.status == 0
     assert "11 unchanged" in again.out
     assert "Sample pictures and library: ~/demo\n" in again.err
-    assert again.out.count("--library ~/demo\n") == 2
+    assert again.out.count("--library ~/demo\n") == 3
+    assert "qvl-local serve --library ~/demo\n" in again.out
+    assert "built-in" not in again.err
     assert again.out.count("~/demo/Sample pictures/") == sum(
         len(one["results"]) for one in printed["searches"]
     )

@@ -144,6 +144,15 @@ def _fields(schema: Any) -> Iterator[str]:
             yield from _fields(part)
 
 
+def test_a_misspelt_command_is_told_in_one_sentence_after_the_other(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["serch"]) == 2
+    said = capsys.readouterr().err
+    assert "Did you mean" in said
+    assert "? See: qvl-local --help\n" in said
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"]) == 0
     assert capsys.readouterr().out.startswith("qvl-local 0.")
