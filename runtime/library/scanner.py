@@ -2,8 +2,9 @@
 
 Knows names, sizes and times, never contents. Skipped: hidden files and folders, the caches of
 `SKIPPED_FOLDERS`, and whatever a `.qvlignore` (the patterns of `.gitignore`, for its folder and below)
-names. Symbolic links to folders are not followed, so that loops cannot happen; a link to a file counts when
-its target lies under the same root.
+names. Symbolic links to folders are not followed, so that loops cannot happen. A link to a file counts when
+its target lies under the same root and is none of the files that the walk finds anyway: git-annex keeps what
+its links lead to in a hidden folder. A link to a file that is found is that file, and no second one.
 """
 
 from __future__ import annotations
@@ -200,7 +201,7 @@ def find_visible(folder: Folder, name: str) -> Walk:
     if (
         not is_media(path.name)
         or way_to(folder, name, is_folder=False) is None
-        or (stat.S_ISLNK(status.st_mode) and not _leads_inside(folder, str(path)))
+        or (stat.S_ISLNK(status.st_mode) and not is_followed(folder, str(path)))
     ):
         return Walk(folder, (), (), ())
     status = path.stat()
@@ -210,6 +211,16 @@ def find_visible(folder: Folder, name: str) -> Walk:
     if is_raw(name) and _is_companion(name, has_photo_beside(folder, name)):
         return Walk(folder, (), (), (), (file,))
     return Walk(folder, (file,), (), ())
+
+
+def is_visible(folder: Folder, name: str) -> bool:
+    """Whether a walk of the whole root finds a file of this name; where its rules cannot be read, it may."""
+    if not is_media(name):
+        return False
+    try:
+        return way_to(folder, name, is_folder=False) is not None
+    except (OSError, ValueError):
+        return True
 
 
 def way_to(folder: Folder, name: str, *, is_folder: bool) -> tuple[Rules, ...] | None:
@@ -292,7 +303,7 @@ def _is_ignored(name: str, is_folder: bool, rules: tuple[Rules, ...]) -> bool:
 
 
 def _file(folder: Folder, name: str, entry: os.DirEntry[str]) -> FoundFile | None:
-    if entry.is_symlink() and not _leads_inside(folder, entry.path):
+    if entry.is_symlink() and not is_followed(folder, entry.path):
         return None
     # On Windows, DirEntry.stat() may be stale for links and lacks nothing else we need.
     status = entry.stat(follow_symlinks=True)
@@ -315,7 +326,7 @@ def _beside(folder: Folder, name: str, extensions: Iterable[str]) -> tuple[Found
         for written in (extension, extension.upper()):
             path = Path(folder.path, _stem(name) + written)
             with suppress(OSError, ValueError):  # ValueError: rules on the way that cannot be used
-                if path.is_symlink() and not _leads_inside(folder, str(path)):
+                if path.is_symlink() and not is_followed(folder, str(path)):
                     continue
                 status = path.stat()
                 if not stat.S_ISREG(status.st_mode):
@@ -331,9 +342,11 @@ def _stem(name: str) -> str:
     return os.path.splitext(name)[0]  # noqa: PTH122 - keeps surrogate escapes, and is quick
 
 
-def _leads_inside(folder: Folder, path: str) -> bool:
-    root = os.path.realpath(folder.path)
-    return os.path.realpath(path).startswith(root.rstrip(os.sep) + os.sep)
+def is_followed(folder: Folder, path: str) -> bool:
+    """Whether a link to a file counts: it stays in the root, and its target is not found by itself."""
+    root = os.path.realpath(folder.path).rstrip(os.sep) + os.sep
+    target = os.path.realpath(path)
+    return target.startswith(root) and not is_visible(folder, target[len(root) :])
 
 
 def _is_in(name: str, place: str) -> bool:

@@ -27,7 +27,7 @@ from .formats import is_media, kind_by_extension
 from .known_tree import KnownTree
 from .records import Failure, Folder, FoundFile, KnownFile, Space
 from .roots import absolute, in_terms_of, innermost, is_inside, path_in
-from .scanner import Walk, find, find_raws, find_visible, has_photo_beside, walk, way_to
+from .scanner import Walk, find, find_raws, find_visible, has_photo_beside, is_followed, walk, way_to
 from .store import Store
 
 
@@ -61,7 +61,7 @@ class _Place:
     """A folder or file that was named; `name` is relative to the root that owns it, "" for that root.
 
     `is_change`: nobody named it, something happened there. It may be gone, and counts only as far as a walk
-    of its root would come by.
+    of its root would come by. `is_link`: it leads to a file that is looked at in its own place.
     """
 
     folder: Folder
@@ -69,6 +69,7 @@ class _Place:
     path: str
     is_file: bool
     is_change: bool = False
+    is_link: bool = False
 
 
 def check_paths(paths: Iterable[str | Path]) -> tuple[str, ...]:
@@ -177,6 +178,12 @@ def _places(store: Store, paths: Sequence[str]) -> list[_Place]:
     for given in paths:
         path = in_terms_of(given, (folder.path for folder in folders))
         is_folder = Path(path).is_dir()
+        if (target := _target(folders, path)) is not None:
+            if (owner := innermost(folders, path)) is not None:
+                # Under this name it may be known from before, which is gone.
+                name = os.path.relpath(path, owner.path)
+                places.append(_Place(owner, name, path, is_file=True, is_link=True))
+            path = in_terms_of(target, (folder.path for folder in folders))
         # A root of single files is no place for a whole folder.
         owner = innermost([folder for folder in folders if folder.is_whole or not is_folder], path)
         if owner is None:
@@ -185,6 +192,20 @@ def _places(store: Store, paths: Sequence[str]) -> list[_Place]:
         name = "" if path == owner.path else os.path.relpath(path, owner.path)
         places.append(_Place(owner, name, path, is_file=bool(name) and not is_folder))
     return places
+
+
+def _target(folders: Sequence[Folder], path: str) -> str | None:
+    """The photo or video that a link to a file stands for; None for anything else.
+
+    A link that the walk of its root counts as an item, or to a hidden file, is what it is called.
+    """
+    target = os.path.realpath(path)
+    if not os.path.islink(path) or not os.path.isfile(target) or not is_media(target):  # noqa: PTH113, PTH114
+        return None
+    owner = innermost([folder for folder in folders if folder.is_whole], path)
+    if owner is not None:
+        return None if is_followed(owner, path) else target
+    return None if any(part.startswith(".") for part in Path(target).parts) else target
 
 
 def _changed_places(store: Store, paths: Sequence[str], space: Space) -> list[_Place]:
@@ -231,6 +252,8 @@ def _whole(root: Folder) -> _Place:
 def _walk(place: _Place, on_found: Callable[[int], None] | None, stop: threading.Event | None) -> Walk:
     if place.is_change:
         return _walk_change(place, on_found, stop)
+    if place.is_link:
+        return Walk(place.folder, (), (), ())
     if place.is_file:
         try:
             found = find(place.folder, place.name)

@@ -168,6 +168,27 @@ def test_what_was_found_is_remembered_until_the_library_changes(library: Library
         assert "look" not in told
 
 
+@pytest.mark.skipif("os.name != 'posix'", reason="links need a privilege on Windows")
+def test_names_of_one_file_are_no_duplicates(album: Path, tmp_path: Path, tiny_bundle: str) -> None:
+    here = tmp_path / "photos"
+    for name in ("hidden/.kept/z.png", "a.png", "copies/b.png"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(album / "0" / "picture.png", here / "a.png")
+    os.link(here / "a.png", here / "hard link.png")
+    shutil.copyfile(album / "1" / "picture.png", here / "hidden/.kept/z.png")
+    (here / "l.png").symlink_to(here / "hidden/.kept/z.png")
+    (here / "m.png").symlink_to(here / "hidden/.kept/z.png")
+    with Library.open(
+        tmp_path / "library", model=tiny_bundle, settings=IndexSettings(workers=WorkerSettings(1))
+    ) as library:
+        assert library.index([here]).items == 4
+        assert library.duplicates() == ()
+        shutil.copyfile(here / "a.png", here / "copies" / "b.png")
+        library.index([here])
+        (group,) = library.duplicates()
+        assert sorted(names(library, here, group)) == ["a.png", "copies/b.png"]
+
+
 def test_a_search_can_be_stopped(library: Library) -> None:
     stop = threading.Event()
     stop.set()

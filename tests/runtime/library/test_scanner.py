@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from qvl_local.runtime.library.records import Folder
-from qvl_local.runtime.library.scanner import Walk, find, walk, way_to
+from qvl_local.runtime.library.scanner import Walk, find, find_visible, walk, way_to
 
 
 def touch(root: Path, *names: str) -> None:
@@ -140,6 +140,24 @@ def test_links_to_files_count_inside_the_root_only(tmp_path: Path) -> None:
     (tmp_path / "root" / "out.jpg").symlink_to(tmp_path / "outside" / "b.jpg")
     (tmp_path / "root" / "self.jpg").symlink_to(tmp_path / "root" / "self.jpg")
     assert names(scan(tmp_path / "root")) == ["in.jpg"]
+
+
+def test_a_link_to_a_file_that_is_found_is_no_second_one(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    touch(root, "album/a.jpg", "left out/b.jpg", ".git/annex/c.jpg", "a.nef")
+    (root / ".qvlignore").write_text("left out/\n")
+    for name, target in (
+        ("favourite.jpg", "album/a.jpg"),
+        ("b.jpg", "left out/b.jpg"),
+        ("c.jpg", ".git/annex/c.jpg"),
+        ("raw.nef", "a.nef"),
+        ("twice.jpg", "favourite.jpg"),
+    ):
+        (root / name).symlink_to(root / target)
+    assert sorted(names(scan(root))) == ["a.nef", "album/a.jpg", "b.jpg", "c.jpg"]
+    folder = scan(root).folder
+    assert find_visible(folder, "favourite.jpg").files == ()
+    assert [file.name for file in find_visible(folder, "c.jpg").files] == ["c.jpg"]
 
 
 def test_a_root_that_is_a_link_is_walked(tmp_path: Path) -> None:

@@ -121,3 +121,30 @@ def test_a_file_of_the_survey_is_the_one_on_disk(
     assert not folder.is_whole
     assert todo.file == FoundFile(folder.id, "a.jpg", status.st_size, status.st_mtime_ns)
     assert todo.known is None
+
+
+def test_a_link_that_is_named_stands_for_its_file(
+    store: Store, make: Any, space: Space, tmp_path: Path
+) -> None:
+    (photo,) = files(tmp_path / "album", "a.jpg")
+    link = tmp_path / "desk" / "favourite.jpg"
+    link.parent.mkdir()
+    link.symlink_to(photo)
+    index(store, make, space, link)
+    assert known_places(store, space) == (str(photo),)
+    index(store, make, space, photo.parent)
+    found = survey(store, space, [str(link), str(photo.parent)])
+    assert (found.todo, found.unchanged, found.gone) == ((), 1, ())
+
+
+def test_links_that_were_items_of_their_own_go(store: Store, make: Any, space: Space, tmp_path: Path) -> None:
+    root, desk = tmp_path / "root", tmp_path / "desk"
+    files(root, "a.jpg", "link.jpg")
+    files(desk, "b.jpg")
+    index(store, make, space, root, desk / "b.jpg")
+    for link in (root / "link.jpg", desk / "b.jpg"):
+        link.unlink()
+        link.symlink_to(root / "a.jpg")
+    found = survey(store, space, known_places(store, space))
+    assert (found.todo, found.unchanged) == ((), 1)
+    assert names(found.gone) == ["b.jpg", "link.jpg"]
