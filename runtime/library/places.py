@@ -3,8 +3,9 @@
 Positions fall into cells of a hundredth of a degree (1.1 km from north to south). Cells of one name are one
 place, where names are known (see `place_names`). Of the others, the fullest cell becomes the seed of a
 cluster with all cells within a radius, then the fullest of those left, and so on. The radius is the smallest of a
-ladder with which no more than `MOST` clusters come out, so that a library of one city shows its quarters, and
-one of a life of travel shows countries.
+ladder with which no more than `MOST` clusters come out, so that a library of one city shows its parts, and one
+of a life of travel shows countries. The least is 5 km: without a name nobody tells two coordinates of one walk
+apart.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ MOST = 24
 """Clusters without a name shown at most, unless not even the widest radius brings the positions together."""
 
 _BLOCKS_PER_RADIUS = 5
-_RADII_KM = (1.0, 2.0, 5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
+_RADII_KM = (5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0)
 # A cell's centre can be half its diagonal away from what lies in it.
 _CELL_KM = math.radians(1 / CELLS_PER_DEGREE) * EARTH_RADIUS_KM / math.sqrt(2)
 

@@ -96,6 +96,11 @@ def test_one_city_shows_its_quarters_and_a_life_its_countries(store: Store, make
     assert sum(place.count for place in places) == len(travelled)
 
 
+def test_two_spots_of_one_walk_are_one_place(store: Store, make: Any) -> None:
+    fill(store, make, [(38.72, -9.14), (38.71, -9.13), (38.70, -9.15), (38.80, -9.39)])
+    assert [place.count for place in facets(store).places] == [3, 1]
+
+
 def test_a_place_at_the_date_line_or_a_pole_is_one(store: Store, make: Any) -> None:
     fiji = [(-17.0, 179.999), (-17.0, -179.999), (-17.001, 180.0)]
     pole = [(89.999, 0.0), (89.999, 120.0), (89.999, -120.0)]
