@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import LibraryError
 from .models import Models
 from .records import Space
-from .running import Asked, Running, check_comparable, identity_of
+from .running import Asked, Running, check_comparable, check_names, identity_of
 
 if TYPE_CHECKING:
     from ..model.embedder import Embedder
@@ -41,6 +41,14 @@ class CurrentModels:
     def running(self) -> Running:
         """What would be opened now: what was asked for, else what the library remembers."""
         return self._asked.running(self._files.active_space())
+
+    def check_names(self, space: Space) -> None:
+        """Refuse a model that by its name cannot be that of the active `space`, and is not opened for that.
+
+        Raises:
+            LibraryError: it says what to do.
+        """
+        check_names(self._files.reader(), self._asked, space)
 
     def is_comparable(self, models: Models, embedder: Embedder, space: Space) -> bool:
         """Whether the vectors of `embedder`, one of `models`, are those of the active `space`.

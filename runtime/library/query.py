@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, MediaError, MediaLimitError
 from ..model.image import fit_image, read_image
 from ..model.pixels import PixelBudget
 
@@ -36,7 +37,24 @@ def fitted(image: str | Path | NDArray[np.uint8], budget: PixelBudget) -> NDArra
     """A query's picture as the embedder takes it, uint8 [h, w, 3]: one that is broken is found in good time.
 
     Raises:
-        MediaError: the file cannot be read.
+        MediaError: the file cannot be read, or is no picture.
         InputError: the array is no picture.
     """
-    return read_image(image, budget=budget) if isinstance(image, (str, Path)) else fit_image(image, budget)
+    if not isinstance(image, (str, Path)):
+        return fit_image(image, budget)
+    try:
+        return read_image(image, budget=budget)
+    except MediaLimitError:
+        raise
+    except MediaError:
+        _check_is_picture(str(image))
+        raise
+
+
+def _check_is_picture(path: str) -> None:
+    """Tell a file that never was a picture from one that is damaged."""
+    from .photo import read_format
+
+    with suppress(OSError), Path(path).open("rb") as file:  # what cannot be read was told already
+        if read_format(file, path).kind == "video":
+            raise MediaError(path, "it is a video; give a picture, or use: qvl-local similar FILE")

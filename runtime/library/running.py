@@ -113,6 +113,26 @@ def check_comparable(store: Store, asked: Asked, wanted: SpaceIdentity) -> None:
     space = store.active_space()
     if space is None or replace(wanted, bundle=space.identity.bundle) == space.identity:
         return
+    raise _not_comparable(store, space, asked, wanted)
+
+
+def check_names(store: Store, asked: Asked, space: Space) -> None:
+    """Refuse by its name alone a model of which a library has no vectors: before it is downloaded.
+
+    Raises:
+        LibraryError: as `check_comparable`, which looks at what the names stand for.
+    """
+    has = space.identity
+    if asked.model is None or asked.model == has.bundle:
+        return
+    from ..model.checkpoints import surely_differ
+
+    if surely_differ(has.bundle, asked.model):
+        raise _not_comparable(store, space, asked, replace(has, bundle=asked.model))
+
+
+def _not_comparable(store: Store, space: Space, asked: Asked, wanted: SpaceIdentity) -> LibraryError:
+    """What to say of a library that is searched by `space`, and not by `wanted`."""
     has, remedy = space.identity, "Index"
     if has.bundle != wanted.bundle:
         which = f"was indexed with the model {has.bundle}, not {wanted.bundle}"
@@ -121,7 +141,7 @@ def check_comparable(store: Store, asked: Asked, wanted: SpaceIdentity) -> None:
         remedy = "Leave --backend and --precision out, or index"
     else:
         which = f"was indexed with another version of the model {has.bundle}, or other settings"
-    raise LibraryError(
+    return LibraryError(
         f"{store.folder}: the library {which}; their vectors cannot be compared. "
         f"{remedy} all of it again with this one: {_command_to_index(store, space, asked, wanted.bundle)}"
     )

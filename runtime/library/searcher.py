@@ -140,6 +140,7 @@ class Searcher:
                 f"{store.folder}: nothing was indexed yet. Index something first: "
                 f"qvl-local index PATH --library {shlex.quote(str(store.folder))}"
             )
+        self._models.check_names(space)
         start = time.perf_counter()
         models = self._models.now
         with models.use(), self._models.precedence.searching():

@@ -163,6 +163,12 @@ def reference_of(name: str) -> Reference | None:
     return Reference.parse(NAMES.get(short.lower(), short) + at + revision)
 
 
+def surely_differ(one: str, other: str) -> bool:
+    """Whether two names mean models that cannot be the same, as `tiny` and `2b`. Opens nothing."""
+    known = {TINY: TINY, **{name: NAMES[name] for name in NAMES}, **{name: name for name in NAMES.values()}}
+    return one in known and other in known and known[one] != known[other]
+
+
 def _from_hub(
     reference: Reference, *, pair: bool, offline: bool, progress: Progress | None = None
 ) -> dict[Role, Checkpoint]:

@@ -290,6 +290,33 @@ def test_similar(sample: Any, cli: Any, cli_json: Any) -> None:
     assert cli("similar", known, "-0", "-k", "3").out.count("\0") == 3
 
 
+def test_what_is_no_picture_is_not_called_damaged(sample: Any, cli: Any, tmp_path: Path) -> None:
+    text = tmp_path / "shopping list.txt"
+    text.write_text("milk, bread, film", encoding="utf-8")
+    for arguments in (("similar", str(text)), ("search", "--image", str(text))):
+        refused = cli(*arguments)
+        assert refused.status == 1
+        assert f"{text}: its content is no photo or video of a known format" in refused.err
+        assert "damaged" not in refused.err
+    film = cli("search", QUERY, "-f", "-k", "1", "--kind", "video", "--no-rerank").out.rstrip("\n")
+    assert f"{film}: it is a video" in cli("search", "--image", str(film)).err
+    assert "is cut short" in cli("search", "--image", str(sample.broken)).err
+
+
+def test_a_model_that_the_library_was_not_made_with_is_not_even_looked_for(
+    sample: Any, cli: Any, monkeypatch: Any
+) -> None:
+    def never(*_arguments: object, **_options: object) -> None:
+        raise AssertionError("it was looked for")
+
+    monkeypatch.setattr("qvl_local.runtime.model.checkpoints._from_hub", never)
+    for model in ("2b", "Qwen/Qwen3-VL-Embedding-8B"):
+        refused = cli("search", QUERY, "--model", model)
+        assert refused.status == 1
+        assert f"was indexed with the model tiny, not {model}" in refused.err
+        assert f"--model {model} --library {sample.library}" in refused.err
+
+
 def test_status(sample: Any, cli: Any, cli_json: Any) -> None:
     printed = cli_json("status")
     assert printed["path"] == str(sample.library)
