@@ -7,8 +7,11 @@ Needs the extra `optimum`.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ def quantize_dynamically(graph: Path) -> None:
         MissingExtraError: optimum, or its ONNX part, is not installed.
     """
     quantizer_class, settings_class = _optimum()
-    with tempfile.TemporaryDirectory(dir=graph.parent, prefix=".dynamic-") as name:
+    with _quiet(), tempfile.TemporaryDirectory(dir=graph.parent, prefix=".dynamic-") as name:
         folder = Path(name)
         write_typed(graph, folder / graph.name)
         quantizer = quantizer_class(folder / graph.name)
@@ -39,6 +42,17 @@ def quantize_dynamically(graph: Path) -> None:
         settings.operators_to_quantize = ["MatMul"]
         quantizer.quantize(settings, save_dir=folder / "int8", file_suffix="", use_external_data_format=True)
         _move(folder / "int8", graph)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings that the graph has no transformers config and its contrib operators no types: by design."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _optimum() -> tuple[Any, Any]:

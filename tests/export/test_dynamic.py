@@ -32,10 +32,13 @@ def test_it_is_for_whole_towers_in_onnx_runtime() -> None:
         Recipe.of("int8-dynamic", flavour="portable")
 
 
-def test_optimums_bundle_embeds_nearly_as_float32(tiny: dict[str, Path], tmp_path: Path) -> None:
+def test_optimums_bundle_embeds_nearly_as_float32(
+    tiny: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     bundle = tmp_path / "bundle"
     source = Source(path=tiny["embedder"], name="tiny/embedding")
     manifest = export_bundle({"embedder": source}, bundle, recipe=Recipe.of("int8-dynamic"))
+    assert not caplog.records  # of what is so by design, nobody is warned
     part = manifest.parts["embedder"]
     assert (part.vision_precision, part.decoder_precision) == ("int8-dynamic", "int8-dynamic")
     for relative in (part.vision, part.decoder):
