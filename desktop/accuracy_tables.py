@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,17 @@ from .console import print_table, stdout_console
 from .text import count, duration, home_relative, printable, size
 
 if TYPE_CHECKING:
+    from qvl_local.quant.accuracy.bootstrap import Estimate
     from qvl_local.quant.accuracy.report import BundleReport, Figure, Report, Row
     from qvl_local.runtime.model.bundle import Manifest
     from rich.console import Console
     from rich.table import Table
 
 _SHOWN_UNREADABLE = 10
+# Below so many questions, or with half an interval above this nDCG, chance is as large as what one looks for.
+_FEW_QUESTIONS = 30
+_WIDE = 0.02
+_METRIC = "ndcg@10"
 
 
 def print_accuracy(report: Report, target: Path | None = None, *, console: Console | None = None) -> None:
@@ -39,6 +45,8 @@ def print_accuracy(report: Report, target: Path | None = None, *, console: Conso
         "± is half of the 95 % interval; changes are against the reference's full width as float32.",
         style="dim",
     )
+    if doubt := _doubt(report):
+        console.print(doubt, style="yellow")
     if report.gate is not None:
         for check in report.gate.checks:
             mark, style = ("ok   ", "green") if check.ok else ("fail ", "red")
@@ -46,6 +54,50 @@ def print_accuracy(report: Report, target: Path | None = None, *, console: Conso
     if target is not None:
         console.print(f"Written to {home_relative(str(target))}: accuracy.json, accuracy.svg, accuracy.md")
     console.print(f"Measured in {duration(report.seconds)} on {printable(report.machine)}.", style="dim")
+    if len(report.bundles) == 1:
+        console.print("Verdict: the bundle is the reference itself, so there was nothing to compare it with.")
+    for bundle in report.bundles[1:]:
+        row = bundle.headline(rerank=True) or bundle.headline(rerank=False)
+        if row is not None:
+            names = printable(bundle.subject.label), printable(report.reference.subject.label)
+            console.print(verdict(*names, row.figures[_METRIC].change, rerank=row.rerank), style="bold")
+
+
+def verdict(label: str, reference: str, change: Estimate, *, rerank: bool) -> str:
+    """What the change of a bundle's nDCG@10 at full width comes to, in one sentence."""
+    how = "with reranking" if rerank else "without reranking"
+    if change.low == change.value == change.high == 0:
+        return f"Verdict: {label} ranks as well as {reference}, question by question ({how})."
+    by = f"nDCG@10 {how} changes by {change.value:+.4f} ({change.low:+.3f} to {change.high:+.3f})"
+    if change.excludes_zero:
+        word = "better" if change.value > 0 else "worse"
+        return f"Verdict: {label} ranks {word} than {reference}: {by}, which is more than chance."
+    return f"Verdict: no difference between {label} and {reference} can be told: {by}, which may be chance."
+
+
+def is_doubtful(changes: Iterable[Estimate], questions: int) -> bool:
+    """Whether one of the changes may be chance because there were too few questions."""
+    return any(
+        not change.excludes_zero and (questions < _FEW_QUESTIONS or change.high - change.low > 2 * _WIDE)
+        for change in changes
+    )
+
+
+def _doubt(report: Report) -> str:
+    """A word of caution where rows cannot be told apart; empty where they can."""
+    questions = sum(gallery.questions for gallery in report.galleries)
+    changes = (
+        row.figures[_METRIC].change
+        for bundle in report.bundles
+        for row in bundle.rows
+        if bundle is not report.reference or row != bundle.headline(rerank=row.rerank)
+    )
+    if not is_doubtful(changes, questions):
+        return ""
+    return (
+        f"With {count(questions, 'question')}, not every row can be told from the reference: where the "
+        "interval of a change holds 0, better or worse may be chance. More questions tell more."
+    )
 
 
 def accuracy_facts(manifest: Manifest) -> list[tuple[str, str]]:

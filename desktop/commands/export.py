@@ -11,10 +11,15 @@ import typer
 from qvl_local.runtime.errors import InputError
 
 from .. import jsonout, options, paths
+from ..console import note
 
 if TYPE_CHECKING:
     from qvl_local.runtime.model.bundle import Role
     from qvl_local.runtime.model.checkpoints import Checkpoint
+
+UNASKED = (
+    "The bundle is made. Now its accuracy is measured, about as long again: --no-report skips this step."
+)
 
 
 def export(
@@ -153,7 +158,10 @@ def export(
         bundle = open_bundle(folder)
         if tensorrt:
             build_engines(bundle, progress=view.model)
-        if wants_report(bundle) if report is None and questions is None else report is not False:
+        is_asked = report or questions is not None
+        if is_asked or (report is None and wants_report(bundle)):
+            if not is_asked:
+                note(UNASKED)
             bundle = report_bundle(folder, data=questions, progress=view.model)
     seconds = time.monotonic() - start
 

@@ -114,10 +114,12 @@ def test_the_whole_report(bench: Any, cli: Any, cli_json: Any, bundle: Path, tmp
 def test_tables_say_the_same(bench: Any, cli: Any, bundle: Path, photos: Path) -> None:
     outcome = cli(
         "bench", "accuracy", str(bundle), "--against", str(bundle), "--data", str(photos), "--no-rerank",
-        "--limit", "3", "--dims", "64", "--vectors", "int8", "--max-drop", "1",
+        "--limit", "3", "--dims", "64,32", "--vectors", "int8", "--max-drop", "1",
     )  # fmt: skip
     assert outcome.status == 0, outcome.err
     assert "3 questions, 14 documents; the reference's first ten count as right" in outcome.out
+    assert "With 3 questions, not every row can be told from the reference" in outcome.out
+    assert outcome.out.splitlines()[-1].startswith("Verdict: the bundle is the reference itself")
     assert "int8" in outcome.out
     assert "float32" not in outcome.out.split("change of nDCG@10")[1].split("±")[0]
 
@@ -178,8 +180,9 @@ def test_an_export_measures_what_it_cost(
     monkeypatch.setattr("qvl_local.export.report.BRIEF", few)
     folder = str(tmp_path / "bundle")
     # Small and less than fp32: measured without being asked.
-    printed = cli_json("export", "tiny", "--precision", "fp16", "--dims", "64", "-o", folder)
-    report = printed["accuracy"]
+    outcome = cli("export", "tiny", "--precision", "fp16", "--dims", "64", "-o", folder, "--json")
+    assert "--no-report skips this step" in outcome.err
+    report = json.loads(outcome.out)["accuracy"]
     assert report["reference"]["label"] == "fp32"
     assert [(d["name"], d["questions"]) for d in report["datasets"]] == [("images", 2)]
     assert {row["dims"] for row in report["rows"]} == {64}
