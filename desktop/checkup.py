@@ -126,7 +126,7 @@ def check(settings: Settings, workload: Workload, *, precision: str | None = Non
             plan_models(
                 settings.model,
                 machine=machine,
-                disk=cache.free_bytes,
+                cache=Path(cache.path),
                 workload=workload,
                 precision=precision,
             )

@@ -159,6 +159,9 @@ def _model_plan(found: ModelPlan) -> Json:
         "photos": found.workload.photos,
         "memory_bytes": found.budget.memory,
         "usable_bytes": found.budget.usable,
+        "disk_free_bytes": found.budget.disk,
+        "download_free_bytes": found.budget.hub_disk,
+        "is_one_disk": found.budget.is_one_disk,
         "options": [_plan(option, found) for option in found.options],
     }
 
@@ -180,6 +183,7 @@ def _plan(option: Plan, found: ModelPlan) -> Json:
         "process_bytes": option.process,
         "total_bytes": option.memory,
         "disk_bytes": option.disk,
+        "download_bytes": option.download,
         "fits_memory": option.fits_memory,
         "fits_disk": option.fits_disk,
     }

@@ -6,15 +6,19 @@ Brings together the planner's counting and the machine's facts; prints nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qvl_local.runtime.errors import InputError, QvlError
 from qvl_local.runtime.hardware import first_gpu
 from qvl_local.runtime.model.config import ModelConfig, load_config
-from qvl_local.runtime.model.footprint import Workload
+from qvl_local.runtime.model.footprint import Workload, checkpoint_bytes
+from qvl_local.runtime.model.hub import Hub
+from qvl_local.runtime.model.hub_listing import Reference
 from qvl_local.runtime.model.planner import Budget, Plan, is_small, plans, recommend
-from qvl_local.runtime.model.published import published_config
+from qvl_local.runtime.model.published import published_config, published_name
+from qvl_local.runtime.model.room import disk_of
 from qvl_local.runtime.model.weight_formats import STORAGE
 
 from .machine import Machine
@@ -30,13 +34,18 @@ PLACE_WORDS = {"cpu": "CPU", "cuda": "GPU"}
 
 @dataclass(frozen=True, slots=True)
 class ModelPlan:
-    """What a pair of models takes in one place, in every way it can be exported, the best way first."""
+    """What a pair of models takes in one place, in every way it can be exported, the best way first.
+
+    `hub_folder` is where its download goes and stays, `cache_folder` where its export does.
+    """
 
     model: str
     budget: Budget
     workload: Workload
     options: tuple[Plan, ...]
     recommended: Plan
+    hub_folder: str
+    cache_folder: str
 
 
 def main_options(found: ModelPlan) -> list[Plan]:
@@ -51,31 +60,46 @@ def plan_models(
     model: str | None,
     *,
     machine: Machine,
-    disk: int | None,
+    cache: Path,
     workload: Workload,
     precision: str | None = None,
 ) -> Iterator[ModelPlan]:
     """Plans for the model in question, or for both published sizes; on the CPU, and on a GPU if there is one.
 
-    A model whose shapes are not known without a download is left out. `precision`: of these plans alone.
+    A model whose shapes are not known without a download is left out. `cache` is the folder of exports.
+    `precision`: of these plans alone.
 
     Raises:
         InputError: nothing is known of that precision.
     """
     if precision is not None and precision not in STORAGE:
         raise InputError(f"--precision {precision}: cannot be planned. Choose one of: {', '.join(STORAGE)}.")
-    budgets = [Budget("cpu", machine.memory_bytes, disk=disk)]
+    hub_folder = Hub.of_this_machine().cache
+    exports, downloads = disk_of(cache), disk_of(hub_folder)
+    budget = Budget(
+        "cpu",
+        machine.memory_bytes,
+        disk=None if exports is None else exports.free,
+        hub_disk=None if downloads is None else downloads.free,
+        is_one_disk=exports is not None and downloads is not None and exports.device == downloads.device,
+    )
+    budgets = [budget]
     gpu = first_gpu(machine.gpus)
     if gpu is not None:
-        budgets.append(Budget("cuda", gpu.memory_bytes, disk=disk))
+        budgets.append(replace(budget, place="cuda", memory=gpu.memory_bytes))
     for name in [model] if model is not None else ["2b", "8b"]:
         config = _shapes(name)
         if config is None:
             continue
+        download = _lacking(name) * checkpoint_bytes(config)
         for budget in budgets:
-            options = tuple(plans(config, budget=budget, workload=workload, precision=precision))
+            options = tuple(
+                plans(config, budget=budget, workload=workload, precision=precision, download=download)
+            )
             if options:
-                yield ModelPlan(name, budget, workload, options, recommend(options))
+                yield ModelPlan(
+                    name, budget, workload, options, recommend(options), str(hub_folder), str(cache)
+                )
 
 
 def arithmetic(found: ModelPlan) -> str:
@@ -97,24 +121,64 @@ def arithmetic(found: ModelPlan) -> str:
     return f"{needs} of {size(budget.usable)} ({size(budget.memory)} less {left} for everything else)"
 
 
+def disk_arithmetic(found: ModelPlan) -> str:
+    """What goes where on the disk: download and export, and what is free there."""
+    one, budget = found.recommended, found.budget
+    export = f"{size(one.disk)} export"
+    if not one.download:
+        return f"disk: {export}{_of_free(budget.disk)}; nothing is to be downloaded"
+    download = f"{size(one.download)} download, which stays beside it"
+    if budget.is_one_disk:
+        return f"disk: {export} + {download} = {size(one.disk + one.download)}{_of_free(budget.disk)}"
+    return f"disk: {export}{_of_free(budget.disk)}; {download} on its own disk,{_of_free(budget.hub_disk)}"
+
+
+def _of_free(free: int | None) -> str:
+    return ", how much is free the system does not tell" if free is None else f" of {size(free)} free"
+
+
 def verdict(found: ModelPlan) -> str:
-    """`2b on the CPU: int8, two decoders`, or that nothing fits."""
+    """`2b on the CPU: int8, two decoders`, or that nothing fits; and why it is no better precision."""
     one = found.recommended
     place = f"{found.model} on the {PLACE_WORDS[found.budget.place]}"
     how = f"{one.precision}, {LAYOUT_WORDS[one.layout]}"
     if one.fits_memory is False:
         return f"{place}: nothing fits; {how}, takes least"
-    if one.fits_disk is False:
-        return f"{place}: {how}, fits into memory, but not on the disk"
+    return f"{place}: {how}{_fallback(found)}{_passed_over(found)}{_disk_verdict(one)}"
+
+
+def _disk_verdict(one: Plan) -> str:
+    if one.fits_disk is not False:
+        return ""
+    return f"; fits into memory, but not on the disk{' with its download' if one.download else ''}"
+
+
+def _passed_over(found: ModelPlan) -> str:
+    """Why a better precision, of which one layout fits, is not the recommended one."""
+    one = found.recommended
+    better = dict.fromkeys(
+        option.precision for option in found.options[: found.options.index(one)] if option.fits_memory
+    )
+    better.pop(one.precision, None)
+    if not better:
+        return ""
+    *names, last = better
+    names = [", ".join(names), last] if names else [last]
+    return f". {' and '.join(names)} would fit only if the models can share a decoder, which shows at export"
+
+
+def _fallback(found: ModelPlan) -> str:
+    """What becomes of the shared layout where the models differ by too much."""
+    one = found.recommended
     if one.layout == "separate":
-        return f"{place}: {how}"
+        return ""
     other = next(
         option
         for option in found.options
         if option.precision == one.precision and option.layout == "separate"
     )
-    fallback = "would fit too" if other.fits else "would not fit"
-    return f"{place}: {how}; if the models differ by too much for that, two decoders {fallback}"
+    fallback = "would not fit" if other.fits_memory is False else "would fit too"
+    return f"; if the models differ by too much for that, two decoders {fallback}"
 
 
 def _photos(workload: Workload) -> str:
@@ -149,14 +213,28 @@ def _shapes(model: str) -> ModelConfig | None:
             return load_config(next(iter(checkpoints.values())).path)
     except QvlError:  # said elsewhere, when the model is opened
         return None
-    return published_config(model.partition("@")[0].lower())
+    return published_config(published_name(model) or "")
+
+
+def _lacking(model: str) -> int:
+    """How many models of a published pair are to be downloaded; 0 for any other."""
+    from qvl_local.runtime.model.checkpoints import reference_of
+    from qvl_local.runtime.model.storage import folder_named
+
+    reference = None if folder_named(model).exists() else reference_of(model)
+    if reference is None or published_name(model) is None:
+        return 0
+    names = (
+        reference.repository.replace(*pair) for pair in (("Reranker", "Embedding"), ("Embedding", "Reranker"))
+    )
+    hub = Hub.of_this_machine()
+    return sum(hub.held(Reference(name)) is None for name in names)
 
 
 def _held(model: str) -> dict[Role, Checkpoint] | None:
     """Checkpoints on this machine; empty where they would be downloaded, None for what is no checkpoint."""
     from qvl_local.runtime.model.bundle import holds_bundle
     from qvl_local.runtime.model.checkpoints import find_checkpoints, reference_of
-    from qvl_local.runtime.model.hub import Hub
     from qvl_local.runtime.model.storage import folder_named
 
     folder = folder_named(model)

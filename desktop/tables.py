@@ -219,14 +219,16 @@ def print_checkup(found: Checkup, *, console: Console | None = None) -> None:
     for problem in found.problems:
         console.print(f"Problem: {printable(problem)}", style="red")
     if not found.problems:
-        console.print("Everything is in place.", style="green")
+        lacking = dict.fromkeys(plan.model for plan in found.plans if not plan.recommended.fits)
+        room = f", but not the room for {' and '.join(lacking)}" if lacking else ""
+        console.print(f"Everything is in place{printable(room)}.", style="yellow" if room else "green")
 
 
 def print_plans(found: Sequence[ModelPlan], *, console: Console) -> None:
     """What fits, then how the recommended ways add up; of one model every way, of several the main ones."""
     from rich.table import Table
 
-    from .plans import LAYOUT_WORDS, PLACE_WORDS, arithmetic, main_options, verdict
+    from .plans import LAYOUT_WORDS, PLACE_WORDS, arithmetic, disk_arithmetic, main_options, verdict
 
     workload = found[0].workload
     console.print(
@@ -236,7 +238,7 @@ def print_plans(found: Sequence[ModelPlan], *, console: Console) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for heading in ("model", "on", "precision", "layout"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("weights", "memory", "disk"):
+    for heading in ("weights", "memory", "export", "download"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("fits")
     several = len({plan.model for plan in found}) > 1
@@ -250,6 +252,7 @@ def print_plans(found: Sequence[ModelPlan], *, console: Console) -> None:
                 size(option.resident),
                 size(option.memory),
                 size(option.disk),
+                size(option.download) if option.download else "-",
                 _fits(option),
                 style="bold" if option == plan.recommended and option.fits else None,
             )
@@ -257,6 +260,16 @@ def print_plans(found: Sequence[ModelPlan], *, console: Console) -> None:
     for plan in found:
         console.print(f"{printable(verdict(plan))}.", style="bold" if plan.recommended.fits else "yellow")
         console.print(f"  {arithmetic(plan)}.", style="dim")
+        console.print(f"  {disk_arithmetic(plan)}.", style="dim")
+    one = found[0]
+    if any(plan.recommended.download for plan in found):
+        console.print(
+            f"Downloads go to {home_relative(one.hub_folder)} (HF_HOME), exports to "
+            f"{home_relative(one.cache_folder)} (QVL_CACHE_DIR). A model is opened by its name only while "
+            "its download is there. To free that: name the export's own folder from then on, --model "
+            f"{home_relative(one.cache_folder)}/bundles/NAME, and delete the folders models--Qwen--*.",
+            style="dim",
+        )
 
 
 def _fits(option: Plan) -> str:

@@ -2,10 +2,10 @@
 
 Positions fall into cells of a hundredth of a degree (1.1 km from north to south). Cells of one name are one
 place, where names are known (see `place_names`). Of the others, the fullest cell becomes the seed of a
-cluster with all cells within a radius, then the fullest of those left, and so on. The radius is the smallest of a
-ladder with which no more than `MOST` clusters come out, so that a library of one city shows its parts, and one
-of a life of travel shows countries. The least is 5 km: without a name nobody tells two coordinates of one walk
-apart.
+cluster with all cells within a radius, then the fullest of those left, and so on. The radius is the smallest
+of a ladder with which no more than `MOST` clusters come out, so that a library of one city shows its parts,
+and one of a life of travel shows countries. The least is 5 km: without a name nobody tells two coordinates of
+one walk apart.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ What is not on this machine is fetched by `hub`. Nothing is exported here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -42,7 +42,12 @@ class Checkpoint:
 
 
 def find_checkpoints(
-    model: str | Path, *, pair: bool = True, offline: bool = False, progress: Progress | None = None
+    model: str | Path,
+    *,
+    pair: bool = True,
+    offline: bool = False,
+    progress: Progress | None = None,
+    export_bytes: Callable[[], int] | None = None,
 ) -> dict[Role, Checkpoint]:
     """The checkpoint folders that a name stands for: a pair, or the one that there is.
 
@@ -52,6 +57,7 @@ def find_checkpoints(
         pair: look for the sibling of what is named, too.
         offline: take what is here and ask no network.
         progress: told a step's name and its fraction done, in [0, 1].
+        export_bytes: see `Hub.fetch`.
 
     Raises:
         ModelNotFoundError: no model of that name, folder or id.
@@ -65,7 +71,7 @@ def find_checkpoints(
         return _local(folder, pair=pair)
     reference = reference_of(name)
     if reference is not None and not folder.exists():
-        return _from_hub(reference, pair=pair, offline=offline, progress=progress)
+        return _from_hub(reference, pair=pair, offline=offline, progress=progress, export_bytes=export_bytes)
     known = ", ".join([TINY, *NAMES])
     raise ModelNotFoundError(
         f"{name}: no such model. Give {known}, a Hugging Face id (such as {NAMES['2b']}), a checkpoint "
@@ -165,12 +171,24 @@ def reference_of(name: str) -> Reference | None:
 
 def surely_differ(one: str, other: str) -> bool:
     """Whether two names mean models that cannot be the same, as `tiny` and `2b`. Opens nothing."""
-    known = {TINY: TINY, **{name: NAMES[name] for name in NAMES}, **{name: name for name in NAMES.values()}}
-    return one in known and other in known and known[one] != known[other]
+    first, second = _well_known(one), _well_known(other)
+    return first is not None and second is not None and first != second
+
+
+def _well_known(name: str) -> str | None:
+    """The one model that a name means, whatever its revision; None where it may be any."""
+    short = name.partition("@")[0]
+    model = NAMES.get(short.lower(), short)
+    return model if model in (TINY, *NAMES.values()) else None
 
 
 def _from_hub(
-    reference: Reference, *, pair: bool, offline: bool, progress: Progress | None = None
+    reference: Reference,
+    *,
+    pair: bool,
+    offline: bool,
+    progress: Progress | None = None,
+    export_bytes: Callable[[], int] | None = None,
 ) -> dict[Role, Checkpoint]:
     """Find a pair in the cache of huggingface_hub, or download it. One name stands for both."""
     from .hub import Hub
@@ -185,7 +203,9 @@ def _from_hub(
         revision = reference.revision if reference.may_move else None
         wanted[_other(role)] = Reference(f"{owner}/{sibling}", revision)
     hub = Hub.of_this_machine()
-    found = replace(hub, offline=hub.offline or offline).fetch(wanted, needed=role, progress=progress)
+    found = replace(hub, offline=hub.offline or offline).fetch(
+        wanted, needed=role, progress=progress, export_bytes=export_bytes
+    )
     return {role: _checkpoint(snapshot) for role, snapshot in found.items()}
 
 

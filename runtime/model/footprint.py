@@ -12,7 +12,7 @@ from .config import ModelConfig, TextConfig
 from .encoder import PATCHES_A_RUN, TOKENS_A_RUN
 from .loading import VISUAL_TOKENS_A_WAVE
 from .pixels import RETRIEVAL_IMAGE_TOKENS
-from .weight_formats import Format, Storage
+from .weight_formats import STORAGE, Format, Storage
 
 # A prompt has about so many tokens around a photo.
 _PROMPT_TOKENS = 64
@@ -95,6 +95,13 @@ def _vision_bytes(config: ModelConfig, storage: Format) -> int:
         + bias * hidden
         + 4 * vision.grid_side**2 * hidden
     )
+
+
+def checkpoint_bytes(config: ModelConfig) -> int:
+    """The published weights of one model in bfloat16, with a head of its own where that may be."""
+    half, text = STORAGE["fp16"], config.text
+    table = 2 * text.vocab_size * text.hidden_size
+    return vision_bytes(config, half) + decoder_bytes(text, half) + table * (1 if text.tied_head else 2)
 
 
 def adapter_bytes(text: TextConfig, rank: int = ADAPTER_RANK) -> int:

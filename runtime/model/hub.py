@@ -11,7 +11,7 @@ Downloads go through huggingface_hub, so its variables mean what they mean every
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +59,12 @@ class Hub:
         return snapshot
 
     def fetch(
-        self, wanted: Mapping[Role, Reference], *, needed: Role, progress: Progress | None = None
+        self,
+        wanted: Mapping[Role, Reference],
+        *,
+        needed: Role,
+        progress: Progress | None = None,
+        export_bytes: Callable[[], int] | None = None,
     ) -> dict[Role, Snapshot]:
         """Snapshots of these repositories, whole and checked; downloads what is missing.
 
@@ -67,6 +72,7 @@ class Hub:
             wanted: a model and, where its name suggests one, its sibling.
             needed: the one without which nothing works; the other is left out where it does not exist.
             progress: told a step, with bytes and time left, and its fraction done.
+            export_bytes: asked before a download what its export will take, for which there must be room.
 
         Raises:
             ModelNotFoundError: no such repository or revision.
@@ -98,7 +104,8 @@ class Hub:
             if not (snapshot.path / file.name).exists()
         ]
         if missing:
-            Download(self.endpoint, self.cache, report).run(missing)
+            export = 0 if export_bytes is None else export_bytes()
+            Download(self.endpoint, self.cache, report, export).run(missing)
         for role, listing in listings.items():
             found[role] = self._settle(wanted[role], listing)
         for role in found.keys() - listings.keys():

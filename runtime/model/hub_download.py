@@ -5,7 +5,6 @@ huggingface_hub transfers them; what it leaves of a broken transfer is where the
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,9 @@ from .download_meter import DownloadMeter, size_text
 from .hub_errors import UnreachableError, explain, is_final
 from .hub_listing import HubFile, Reference
 from .progress import Progress
+from .room import disk_of
 from .snapshot import Snapshot, content_matches
+from .storage import CACHE_VARIABLE, cache_folder
 
 # A connection that breaks is taken up again, as long as each attempt brings the file further.
 _RETRY_AFTER_S = 1.0
@@ -28,11 +29,15 @@ _SPARE_BYTES = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Download:
-    """From a hub, a URL, into the folder of a cache. `report` hears bytes, speed and time left."""
+    """From a hub, a URL, into the folder of a cache. `report` hears bytes, speed and time left.
+
+    `export_bytes`: what is made of it afterwards in the cache of qvl-local, and must find room beside it.
+    """
 
     endpoint: str
     cache: Path
     report: Progress
+    export_bytes: int = 0
 
     def run(self, missing: Sequence[tuple[Snapshot, HubFile]]) -> None:
         """Fetch these files, and hold each against its promised hash.
@@ -103,13 +108,23 @@ class Download:
         for snapshot, file in missing:
             bytes_needed += file.size - _size_of(snapshot.blob(f"{file.digest}.incomplete"))
             names.append(snapshot.repository)
-        place = next(folder for folder in (self.cache, *self.cache.absolute().parents) if folder.is_dir())
-        free = shutil.disk_usage(place).free
-        if bytes_needed + _SPARE_BYTES > free:
+        disk, exports = disk_of(self.cache), disk_of(cache_folder())
+        what = f"{' and '.join(dict.fromkeys(names))}: {size_text(bytes_needed)} are to be downloaded"
+        if disk is not None and bytes_needed + _SPARE_BYTES > disk.free:
             raise ModelError(
-                f"{' and '.join(dict.fromkeys(names))}: {size_text(bytes_needed)} are to be downloaded, but "
-                f"{self.cache} has {size_text(free)} free. Make room, or choose another disk: "
-                "HF_HOME=/some/folder"
+                f"{what}, but {self.cache} has {size_text(disk.free)} free. Make room, or choose another "
+                "disk: HF_HOME=/some/folder"
+            )
+        if exports is None or not self.export_bytes:
+            return
+        is_one = disk is not None and disk.device == exports.device
+        if self.export_bytes + (bytes_needed if is_one else 0) + _SPARE_BYTES > exports.free:
+            both = f" ({size_text(bytes_needed + self.export_bytes)} together)" if is_one else ""
+            raise ModelError(
+                f"{what}, and their export takes another {size_text(self.export_bytes)}{both}, but "
+                f"{cache_folder()} has {size_text(exports.free)} free. Nothing was downloaded. Make room, or "
+                f"choose another disk: HF_HOME=/some/folder for downloads, {CACHE_VARIABLE}=/some/folder for "
+                "exports"
             )
 
 

@@ -52,11 +52,16 @@ _PREFERRED: Mapping[Place, tuple[str, ...]] = MappingProxyType(
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What a machine can give, in bytes; None where it does not tell. `memory` is the card's for "cuda"."""
+    """What a machine can give, in bytes; None where it does not tell. `memory` is the card's for "cuda".
+
+    `disk` is free where exports go, `hub_disk` where downloads go; of `is_one_disk` both are the same room.
+    """
 
     place: Place
     memory: int | None
     disk: int | None = None
+    hub_disk: int | None = None
+    is_one_disk: bool = True
 
     @property
     def usable(self) -> int | None:
@@ -74,7 +79,8 @@ class Plan:
 
     `vision`, `decoder`, `table`: one model's as stored; `adapters`: all, in the shared layout. The same names
     with `_held` are the same in memory (or on the card), `resident` is what stays there while both are
-    loaded, `work` what a run adds at its peak, `disk` the bundle. The vision tower is one for both models, as
+    loaded, `work` what a run adds at its peak, `disk` the bundle, `download` what is to be fetched for it and
+    stays beside it. The vision tower is one for both models, as
     it is in the published pairs. The token table is mapped from the disk and enters no memory of its own.
     """
 
@@ -91,6 +97,7 @@ class Plan:
     work: int
     process: int
     disk: int
+    download: int
     fits_memory: bool | None
     fits_disk: bool | None
 
@@ -105,8 +112,19 @@ class Plan:
         return self.fits_memory is not False and self.fits_disk is not False
 
 
-def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workload, budget: Budget) -> Plan:
-    """Count what a pair of models of these shapes takes at one precision and layout."""
+def plan(
+    config: ModelConfig,
+    precision: str,
+    layout: Layout,
+    *,
+    workload: Workload,
+    budget: Budget,
+    download: int = 0,
+) -> Plan:
+    """Count what a pair of models of these shapes takes at one precision and layout.
+
+    `download`: bytes of the checkpoints that are not on this machine yet.
+    """
     storage = STORAGE[precision]
     vision, decoder = vision_bytes(config, storage), decoder_bytes(config.text, storage)
     table = config.text.vocab_size * config.text.hidden_size * storage.table_bytes
@@ -140,13 +158,32 @@ def plan(config: ModelConfig, precision: str, layout: Layout, *, workload: Workl
         work=work,
         process=process,
         disk=disk,
+        download=download,
         fits_memory=None if budget.usable is None else resident + work + process <= budget.usable,
-        fits_disk=None if budget.disk is None else disk <= budget.disk,
+        fits_disk=_fits_disk(disk, download, budget),
     )
 
 
+def _fits_disk(export: int, download: int, budget: Budget) -> bool | None:
+    """Whether a bundle and what is downloaded for it fit together; None where nobody knows."""
+    if budget.disk is None:
+        return None
+    if budget.is_one_disk:
+        return export + download <= budget.disk
+    if export > budget.disk:
+        return False
+    if not download:
+        return True
+    return None if budget.hub_disk is None else download <= budget.hub_disk
+
+
 def plans(
-    config: ModelConfig, *, budget: Budget, workload: Workload | None = None, precision: str | None = None
+    config: ModelConfig,
+    *,
+    budget: Budget,
+    workload: Workload | None = None,
+    precision: str | None = None,
+    download: int = 0,
 ) -> list[Plan]:
     """Every precision that suits the place in both layouts, the best first; or of those the given one.
 
@@ -154,7 +191,7 @@ def plans(
     """
     workload = workload or Workload()
     return [
-        plan(config, name, layout, workload=workload, budget=budget)
+        plan(config, name, layout, workload=workload, budget=budget, download=download)
         for name in _order(config, budget)
         if precision in (None, name)
         for layout in _layouts(name)
@@ -165,17 +202,22 @@ def recommend(found: Sequence[Plan]) -> Plan:
     """The best plan of the precision that comes first in `precisions_that_fit`."""
     precision = precisions_that_fit(found)[0]
     of_precision = [one for one in found if one.precision == precision]
-    return next((one for one in of_precision if one.fits), min(of_precision, key=lambda one: one.memory))
+    return next(
+        (one for one in of_precision if one.fits_memory is not False),
+        min(of_precision, key=lambda one: one.memory),
+    )
 
 
 def precisions_that_fit(found: Sequence[Plan]) -> list[str]:
-    """Precisions by preference: first those that fit with two decoders, then those that fit with one.
+    """Precisions by preference: first those whose two decoders fit into memory, then those that fit with one.
 
     Whether two models can share a decoder shows only when their weights are compared, so what does not depend
-    on it comes first. Where nothing fits, the one that takes least.
+    on it comes first. Where nothing fits, the one that takes least. Room on a disk decides nothing: people
+    make some, and a precision stays.
     """
-    certain = [one.precision for one in found if one.fits and one.layout == "separate"]
-    hopeful = [one.precision for one in found if one.fits and one.layout == "shared"]
+    fitting = [one for one in found if one.fits_memory is not False]
+    certain = [one.precision for one in fitting if one.layout == "separate"]
+    hopeful = [one.precision for one in fitting if one.layout == "shared"]
     least = min(found, key=lambda one: one.memory).precision
     return list(dict.fromkeys([*certain, *hopeful])) or [least]
 

@@ -5,6 +5,14 @@ from __future__ import annotations
 from .config import ModelConfig, TextConfig, VisionConfig
 
 
+def published_name(model: str) -> str | None:
+    """The short name of a published pair, for itself and for its ids of any revision; None for others."""
+    name = model.partition("@")[0].lower()
+    for role in ("embedding", "reranker"):
+        name = name.removeprefix(f"qwen/qwen3-vl-{role}-")
+    return name if published_config(name) is not None else None
+
+
 def published_config(name: str) -> ModelConfig | None:
     """The shapes of "2b" and "8b" (Qwen3-VL technical report, and the published config.json files)."""
     if name == "2b":

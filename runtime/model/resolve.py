@@ -8,8 +8,9 @@ both        -> bundle in the cache     `bundle_cache`, which exports them once
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import InputError, ParityError
 from .bundle import Bundle, Role, holds_bundle, open_bundle, precision_name
@@ -18,6 +19,9 @@ from .checkpoints import Checkpoint, find_checkpoints
 from .config import load_config
 from .progress import Progress, no_progress
 from .storage import folder_named
+
+if TYPE_CHECKING:
+    from .planner import Budget
 
 
 def resolve(
@@ -47,7 +51,8 @@ def resolve(
         if precision is not None:
             _check_precision(bundle, precision)
         return bundle
-    checkpoints = find_checkpoints(model, progress=progress)
+    export_bytes = partial(_export_bytes, str(model), precision=precision, device=device)
+    checkpoints = find_checkpoints(model, progress=progress, export_bytes=export_bytes)
     if precision is not None:
         return export_once(checkpoints, precision=precision, progress=progress)
     return export_recommended(checkpoints, device=device, progress=progress)
@@ -96,16 +101,33 @@ def recommended_precisions(
     Raises:
         CheckpointError: their config.json cannot be used.
     """
-    from .. import hardware
     from . import planner
 
     config = load_config(next(iter(checkpoints.values())).path)
+    return planner.recommended_precisions(config, budget=_budget(device))
+
+
+def _budget(device: Literal["cpu", "cuda"]) -> Budget:
+    from .. import hardware
+    from . import planner
+
     if device == "cuda":
         gpu = hardware.first_gpu(hardware.read_gpus())
-        budget = planner.Budget("cuda", None if gpu is None else gpu.memory_bytes)
-    else:
-        budget = planner.Budget("cpu", hardware.memory_bytes())
-    return planner.recommended_precisions(config, budget=budget)
+        return planner.Budget("cuda", None if gpu is None else gpu.memory_bytes)
+    return planner.Budget("cpu", hardware.memory_bytes())
+
+
+def _export_bytes(model: str, *, precision: str | None, device: Literal["cpu", "cuda"]) -> int:
+    """What the export of a published model takes at least; 0 where its shapes are not known beforehand."""
+    from . import planner
+    from .published import published_config, published_name
+
+    config = published_config(published_name(model) or "")
+    if config is None:
+        return 0
+    budget = _budget(device)
+    wanted = precision or planner.recommended_precisions(config, budget=budget)[0]
+    return min((one.disk for one in planner.plans(config, budget=budget, precision=wanted)), default=0)
 
 
 def _check_precision(bundle: Bundle, precision: str) -> None:

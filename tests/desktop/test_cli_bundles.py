@@ -174,7 +174,7 @@ def test_doctor(cli: Any, cli_json: Any, sample: Any) -> None:
     assert shown.status == 0
     assert f"LibRaw {printed['engines']['libraw']}" in shown.out
     assert "ONNX Runtime" in shown.out
-    assert "Everything is in place." in shown.out
+    assert "Everything is in place" in shown.out
 
 
 def test_doctor_says_how_places_get_names(cli: Any, monkeypatch: Any) -> None:
@@ -261,6 +261,30 @@ def test_doctor_plans_for_one_precision(cli: Any, cli_json: Any) -> None:
     assert "vision tower +" in shown
     error = cli_json("doctor", "--precision", "int7", status=2)["error"]
     assert "--precision int7: cannot be planned. Choose one of: fp32, fp16, int8" in error["message"]
+
+
+def test_doctor_counts_the_download_beside_the_export(
+    cli: Any, cli_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type(shutil.disk_usage("/"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**10, 10**10, 8_600_000_000))
+    (plan,) = cli_json("doctor", "--model", "2b", "--precision", "int8")["plans"]
+    assert (plan["disk_free_bytes"], plan["is_one_disk"]) == (8_600_000_000, True)
+    for option in plan["options"]:
+        assert 8.4e9 < option["download_bytes"] < 8.6e9
+        assert option["fits_disk"] is False
+    shown = " ".join(cli("doctor", "--model", "2b", "--precision", "int8").out.split())
+    assert "2.6 GB export + 8.5 GB download, which stays beside it = 11.1 GB of 8.6 GB free" in shown
+    assert "not on the disk with its download" in shown
+    assert "To free that: name the export's own folder" in shown
+    assert "Everything is in place, but not the room for 2b." in shown
+
+
+def test_doctor_says_why_it_recommends_no_better_precision(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qvl_local.runtime.hardware.memory_bytes", lambda: 20_800_000_000)
+    shown = " ".join(cli("doctor", "--model", "8b").out.split())
+    assert "8b on the CPU: int4" in shown
+    assert "int8 and int8-weight would fit only if the models can share a decoder" in shown
 
 
 def test_export_says_whom_fewer_dimensions_are_for(cli: Any, tmp_path: Path) -> None:

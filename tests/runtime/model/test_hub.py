@@ -31,6 +31,7 @@ from qvl_local.runtime.model import bundle_cache, download_meter, hub_download
 from qvl_local.runtime.model.checkpoints import find_checkpoints
 from qvl_local.runtime.model.hub import Hub
 from qvl_local.runtime.model.hub_listing import HubFile, Reference, choose_files
+from qvl_local.runtime.model.resolve import resolve
 from qvl_local.runtime.model.snapshot import lacking
 
 EMBEDDER, RERANKER = "Qwen/Qwen3-VL-Embedding-2B", "Qwen/Qwen3-VL-Reranker-2B"
@@ -453,6 +454,38 @@ def test_a_disk_that_is_too_small_is_found_out_before(
     message = r"a/b: 131\.\d kB are to be downloaded, but .*cache has 100\.0 kB free\. .*HF_HOME=/some/folder"
     with pytest.raises(ModelError, match=message):
         hub.fetch({"embedder": Reference("a/b")}, needed="embedder")
+    assert not any(path.startswith("/cdn/") for _, path, _ in fake_hub.asked)
+
+
+def test_a_disk_without_room_for_the_export_is_found_out_before(
+    fake_hub: FakeHub, hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("QVL_CACHE_DIR", str(tmp_path / "exports"))
+    usage = type(shutil.disk_usage("/"))
+    fake_hub.publish("a/b", repository())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**10, 10**10, 10**9))
+    message = (
+        r"a/b: 131\.\d kB are to be downloaded, and their export takes another 1\.0 GB "
+        r"\(1\.0 GB together\), but .*exports has 1\.0 GB free\. Nothing was downloaded\. "
+        r".*QVL_CACHE_DIR=/some/folder"
+    )
+    with pytest.raises(ModelError, match=message):
+        hub.fetch({"embedder": Reference("a/b")}, needed="embedder", export_bytes=lambda: 10**9)
+    assert not any(path.startswith("/cdn/") for _, path, _ in fake_hub.asked)
+    assert hub.fetch({"embedder": Reference("a/b")}, needed="embedder", export_bytes=lambda: 10**8)
+
+
+def test_the_export_of_a_published_model_is_counted_before_its_download(
+    fake_hub: FakeHub, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type(shutil.disk_usage("/"))
+    for name in (EMBEDDER, RERANKER):
+        fake_hub.publish(name, repository())
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(10**10, 10**10, 2 * 10**9))
+    monkeypatch.setattr(Hub, "of_this_machine", classmethod(lambda cls: hub))
+    for model in ("2b", EMBEDDER, f"{EMBEDDER}@main"):
+        with pytest.raises(ModelError, match=r"export takes another 2\.6 GB"):
+            resolve(model, precision="int8")
     assert not any(path.startswith("/cdn/") for _, path, _ in fake_hub.asked)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from qvl_local.runtime.model import planner
 from qvl_local.runtime.model.config import ModelConfig, load_config
-from qvl_local.runtime.model.footprint import Workload
+from qvl_local.runtime.model.footprint import Workload, checkpoint_bytes
 from qvl_local.runtime.model.planner import Budget, plan, plans, recommend, recommended_precisions
 from qvl_local.runtime.model.published import published_config
 from qvl_local.runtime.model.weight_formats import STORAGE, Format, Storage
@@ -129,6 +130,29 @@ def test_what_fits_is_said_and_what_is_unknown_too() -> None:
     assert fits(Budget("cpu", 16 * GB, disk=10 * GB)) == (False, False)
     assert fits(Budget("cpu", None)) == (None, None)
     assert fits(Budget("cuda", 24 * GB)) == (True, None)
+
+
+def test_the_download_takes_room_beside_the_export() -> None:
+    config = shapes("2b")
+    download = 2 * checkpoint_bytes(config)
+    assert round(download / GB, 1) == 8.5
+    assert round(2 * checkpoint_bytes(shapes("8b")) / GB) == 35
+
+    def fits(**room: Any) -> bool | None:
+        budget = Budget("cpu", 64 * GB, **room)
+        return plan(config, "int8", "shared", workload=Workload(), budget=budget, download=download).fits_disk
+
+    assert fits(disk=int(8.6 * GB)) is False  # each fits alone
+    assert fits(disk=12 * GB) is True
+    assert fits(disk=3 * GB, hub_disk=9 * GB, is_one_disk=False) is True
+    assert fits(disk=3 * GB, hub_disk=8 * GB, is_one_disk=False) is False
+    assert fits(disk=2 * GB, hub_disk=9 * GB, is_one_disk=False) is False
+    assert fits(disk=3 * GB, is_one_disk=False) is None
+
+
+def test_room_on_the_disk_does_not_change_the_precision() -> None:
+    found = plans(shapes("2b"), budget=Budget("cpu", 64 * GB, disk=GB))
+    assert (recommend(found).precision, recommend(found).fits) == ("int8", False)
 
 
 @pytest.fixture

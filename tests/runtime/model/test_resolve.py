@@ -6,8 +6,11 @@ import shutil
 
 import pytest
 from huggingface_hub import constants
-from qvl_local.runtime import hardware
+from PIL import Image
+from qvl_local.runtime import Library, hardware
 from qvl_local.runtime.errors import BundleError, InputError, ModelError, ModelNotFoundError, ParityError
+from qvl_local.runtime.library.indexer import IndexSettings
+from qvl_local.runtime.library.workers import WorkerSettings
 from qvl_local.runtime.model import bundle_cache
 from qvl_local.runtime.model import resolve as resolve_module
 from qvl_local.runtime.model.bundle_cache import export_once
@@ -66,6 +69,23 @@ def test_a_bundle_folder_knows_the_name_of_its_precision(tmp_path):
     assert resolve(folder, precision="int8-fine").path == folder
     with pytest.raises(InputError, match="is a bundle of int8-safe weights, not int8"):
         resolve(folder, precision="int8")
+
+
+def test_an_export_in_the_cache_works_without_its_checkpoint(cache, pair, tmp_path):
+    """As docs/hub.md says of downloads that were removed, for a library that was indexed before, too."""
+    Image.linear_gradient("L").save(tmp_path / "a.png")
+    settings = IndexSettings(workers=WorkerSettings(1))
+    with Library.open(tmp_path / "library", model=pair, settings=settings) as library:
+        assert library.index([tmp_path / "a.png"]).added == 1
+    (folder,) = (cache / "bundles").iterdir()
+    shutil.rmtree(pair)
+    with Library.open(tmp_path / "library", model=folder, settings=settings) as library:
+        report = library.index([tmp_path / "a.png"])
+        assert (report.items, report.unchanged, report.failed) == (1, 1, ())
+        (hit,) = library.search("a gradient").hits
+        assert hit.reranker_score is not None
+        with pytest.raises(ModelNotFoundError):
+            resolve(pair)
 
 
 def test_each_precision_is_a_bundle_of_its_own():
