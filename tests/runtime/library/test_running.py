@@ -13,6 +13,7 @@ from qvl_local.runtime.library.indexer import IndexSettings
 from qvl_local.runtime.library.records import Space, SpaceIdentity
 from qvl_local.runtime.library.running import Asked, Running
 from qvl_local.runtime.library.workers import WorkerSettings
+from qvl_local.runtime.model.checkpoints import surely_differ
 
 NO_DECODER = IndexSettings(WorkerSettings(1), worker_command=("false",))
 
@@ -46,6 +47,24 @@ def test_what_is_not_asked_for_is_remembered(
 def test_a_brief_library_opens_brief_models(remembered: Space | None) -> None:
     assert Asked(brief=True).running(remembered).brief
     assert not Asked().running(remembered).brief
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "differ"),
+    [
+        ("tiny", "2b", True),
+        ("tiny", "8B@main", True),
+        ("2b", "Qwen/Qwen3-VL-Embedding-8B", True),
+        ("2b", "Qwen/Qwen3-VL-Embedding-2B", False),
+        ("2b", "2b@v1", False),
+        ("tiny", "tiny", False),
+        ("tiny", "/models/copy-of-tiny", False),  # whether it is one shows when it is opened
+        ("2b", "someone/a-mirror", False),
+    ],
+)
+def test_names_tell_models_apart_only_where_they_are_sure(one: str, other: str, differ: bool) -> None:
+    assert surely_differ(one, other) is differ
+    assert surely_differ(other, one) is differ
 
 
 def test_a_bundle_folder_has_its_own_precision(tmp_path: Path) -> None:
