@@ -85,7 +85,7 @@ export class Duplicates {
 
   #others(items, keep) {
     for (const item of items) if (this.selection.has(item.id) === (item.id === keep.id)) this.selection.toggle(item);
-    toast(`${keep.name} is kept; the others are selected. Copy their paths to delete them yourself.`);
+    toast(`All but ${keep.name} are selected.`);
   }
 }
 
@@ -103,6 +103,6 @@ function compare(items, kept) {
     };
     const picture = h("img", { src: item.kind === "video" ? thumbUrl(item, 640) : fileUrl(item.id), alt: item.name });
     picture.addEventListener("error", () => (picture.src = thumbUrl(item, 640)), { once: true });
-    return h("figure", {}, picture, h("figcaption", {}, h("b", {}, item.name), aboutOf(item), button("check", "Keep this one", take)));
+    return h("figure", {}, picture, h("figcaption", {}, h("b", {}, item.name), aboutOf(item), button("check", "Select the others", take)));
   }
 }

@@ -32,12 +32,12 @@ export function whyOf(item, items, isSearch) {
   if (!isSearch || typeof item.embedding_score !== "number") return [];
   const all = items.map((other) => other.embedding_score).filter((score) => typeof score === "number");
   const [low, high] = [Math.min(...all), Math.max(...all)];
-  const rank = 1 + all.filter((score) => score > item.embedding_score).length;
+  const closer = all.filter((score) => score > item.embedding_score).length;
   const share = high > low ? (item.embedding_score - low) / (high - low) : 1;
   const looked = typeof item.reranker_score === "number";
   return [
     h("h3", {}, "Why it is here"),
-    score("Close in meaning", item.embedding_score.toFixed(2), share, `Number ${rank} of ${all.length} by this measure alone.`),
+    score("Close in meaning", item.embedding_score.toFixed(2), share, `${closer || "None"} of the ${all.length} shown are closer.`),
     looked
       ? score("On a closer look", percent(item.reranker_score), item.reranker_score, `${verdict(item.reranker_score)}.`)
       : copyOf("unjudged"),

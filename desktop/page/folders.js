@@ -78,7 +78,10 @@ function line({ id, name, path, items, available, note }, changed) {
     changed();
   };
   const ask = () => {
-    row.replaceChildren(copyOf("forget", { forget, keep: () => row.replaceChildren(...usual) }));
+    const box = copyOf("forget", { forget, keep: () => row.replaceChildren(...usual) });
+    box.querySelector("b").textContent = name;
+    box.querySelector("span").textContent = plural(items, "item");
+    row.replaceChildren(box);
     row.querySelector("[data-act=keep]").focus();
   };
   const about = [path, !available && "not there just now", note].filter(Boolean).join(" · ");

@@ -77,6 +77,8 @@ export class Live extends EventTarget {
 
   #lost() {
     if (this.isLost) return;
+    // Nobody knows how far reading is.
+    if (this.status) this.#told({ ...this.status, indexing: { state: "idle" } });
     this.isLost = true;
     this.#fire("lost");
   }

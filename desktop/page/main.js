@@ -103,7 +103,7 @@ function modelHint() {
   if (kept("qvl-hint")) hint.remove();
 }
 
-searchBox({ again: () => results.again() });
+searchBox({ again: () => results.again(), leave: () => grid.reveal(0) });
 filterBar(live);
 selectionBar(selection);
 previews(grid);

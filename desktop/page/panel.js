@@ -80,7 +80,7 @@ function progressView(box, status) {
   }
   if (total) bar.value = shareOf(indexing);
   else bar.removeAttribute("value");
-  heading.textContent = `${state === "paused" ? "Paused at" : "Reading"} ${total ? `${count(done)} of ${count(total)}` : count(done)}`;
+  heading.textContent = `${state === "paused" ? "Paused at" : "Reading"} ${total ? `${count(done)} of ` : ""}${plural(total || done, "file")}`;
   const details = [
     state === "running" && indexing.per_s > 0 && `${indexing.per_s.toFixed(indexing.per_s < 10 ? 1 : 0)} a second`,
     state === "running" && indexing.eta_s > 0 && `${roughly(indexing.eta_s)} left`,

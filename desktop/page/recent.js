@@ -17,8 +17,8 @@ function stored() {
 
 const store = (texts) => keep(KEY, JSON.stringify(texts));
 
-/** The list below `input`. `choose` is called with a search that was picked. */
-export function recentList(input, choose) {
+/** The list below `input`. `choose` is called with a search that was picked, `leave` to go on to what was found. */
+export function recentList(input, choose, leave) {
   const list = byId("recent");
   let texts = stored();
   let active = -1;
@@ -65,10 +65,10 @@ export function recentList(input, choose) {
   input.addEventListener("blur", close);
   input.addEventListener("keydown", (event) => {
     if (event.key === "ArrowDown" || event.key === "ArrowUp") {
-      if (list.hidden) open();
-      if (list.hidden) return;
+      if (list.hidden && !input.value) open();
       event.preventDefault();
-      move(event.key === "ArrowDown" ? 1 : -1);
+      if (list.hidden) event.key === "ArrowDown" && leave();
+      else move(event.key === "ArrowDown" ? 1 : -1);
     } else if (event.key === "Enter" && active >= 0) {
       event.preventDefault();
       list.children[active].click();

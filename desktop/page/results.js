@@ -9,6 +9,8 @@ import { filtersOf, go, isFiltered, isSearch, listKey, noFilters, queryOf, scrol
 /** Hits of a search; more when one scrolls to their end. */
 const FIRST = 200;
 const MOST = 10_000;
+/** The reranker's probability of a match; the server says by the same bound that nothing matches. */
+const LIKELY = 0.5;
 /** Items of the timeline at a time. */
 const PAGE = 1000;
 
@@ -44,10 +46,11 @@ export class Results {
     this.#isStale = false;
     this.#offer(null);
     this.#busy(true);
+    this.#loadingState();
     try {
       await (isSearch(place) ? this.#search(place, isNew, signal) : this.#timeline(place, isNew, signal));
     } catch (error) {
-      if (!signal.aborted) this.#failed(error);
+      if (!signal.aborted) this.#failed(error, isNew);
     } finally {
       if (!signal.aborted) {
         this.#isLoading = false;
@@ -74,7 +77,6 @@ export class Results {
 
   async #search(place, isNew, signal) {
     this.#title(titleOf(place));
-    this.#loadingState();
     const params = { ...queryOf(place), ...filtersOf(place), limit: FIRST };
     for await (const [name, result] of events("api/events", params, signal)) {
       if (name === "found") {
@@ -103,8 +105,8 @@ export class Results {
       return;
     }
     this.#notice(null);
-    const step = result.reranked === false && !result.no_good_match ? "looking closer …" : "";
-    this.#saying([this.#howMany(), step].filter(Boolean).join(" · "));
+    const step = result.reranked === false && !result.no_good_match ? " · looking closer …" : "";
+    this.#saying(this.#howMany() + step);
     announce(`${this.#howMany()} found`);
     if (result.no_good_match) this.#noMatch();
   }
@@ -115,10 +117,10 @@ export class Results {
       // Hits that scrolling brought since then stay, after the others.
       const ids = new Set(result.results.map((item) => item.id));
       const items = [...result.results, ...this.grid.items.filter((item) => !ids.has(item.id))];
-      this.grid.show(items, { moving: true });
+      this.grid.show(items, { sections: this.#sections(items), moving: true });
       this.#saying(this.#howMany());
       if (result.no_good_match) this.#noMatch();
-      else announce("The order was refined after a closer look");
+      else announce("Better order");
     };
     const isSame = result.results.every((item, i) => item.id === this.grid.items[i]?.id);
     if ((isSame && !result.no_good_match) || this.calm.isCalm) return apply();
@@ -149,7 +151,7 @@ export class Results {
     this.#notice([box]);
     byId("grid").hidden = true;
     this.#saying("");
-    announce(box.firstElementChild.textContent);
+    announce(box.firstElementChild.innerText);
   }
 
   /** Why there is no list: in words, and what one may do. */
@@ -163,12 +165,15 @@ export class Results {
     this.#notice([box]);
   }
 
-  #failed(error) {
+  #failed(error, isNew) {
     // The sign-in dialog is there.
     if (error.status === 401) return undefined;
     this.#saying("");
-    // Tried again when the connection is back.
-    if (error.status === 0) return this.#saying(error.message);
+    // Tried again when the connection is back. What was found by other words is no answer.
+    if (error.status === 0) {
+      if (isNew) this.grid.show([]);
+      return this.#saying(error.message);
+    }
     // Without a time to come again, waiting changes nothing: a model that does not load says why.
     if (error.status === 503 && error.retryAfter) {
       const { signal } = this.#cancel;
@@ -217,7 +222,8 @@ export class Results {
 
   #asked = 0;
   #timer = 0;
-  // The library changed since it was searched.
+  #wasReading = false;
+  // The library changed since it was searched; null where nobody wants to know.
   #isStale = false;
 
   /** The library's content changed: the timeline follows when that disturbs nobody, a search is offered again. */
@@ -231,7 +237,7 @@ export class Results {
     if (!place || place.page || this.#isLoading) return;
     if (isSearch(place)) {
       if (!this.#total) this.again();
-      else {
+      else if (this.#isStale !== null) {
         this.#isStale = true;
         if (!byId("offer").firstChild) this.#offer(null);
       }
@@ -262,7 +268,7 @@ export class Results {
 
   #list(items, { isNew = false, total = items.length, moving = false }) {
     byId("grid").hidden = false;
-    const sections = isSearch(this.#place) ? [] : months(items, monthsName);
+    const sections = this.#sections(items);
     if (!isNew && !moving) return this.grid.extend(items, { sections, total });
     this.grid.show(items, { sections, total, moving });
     if (!isNew) return undefined;
@@ -270,16 +276,31 @@ export class Results {
     return scrollTo(0, scrolled());
   }
 
+  /** The months of the timeline; in a search by words, where what the closer look likes ends. */
+  #sections(items) {
+    if (!isSearch(this.#place)) return months(items, monthsName);
+    const end = this.#place.q ? items.findLastIndex((item) => item.reranker_score >= LIKELY) + 1 : 0;
+    return end && typeof items[end]?.reranker_score === "number" ? [{ at: 0, title: "" }, { at: end, title: "Less likely from here on" }] : [];
+  }
+
   #howMany() {
     const all = this.live.status?.items;
     // How many pass the filters is known where all of them are here.
     const isAll = this.#total >= all || (isFiltered(this.#place) && this.#total % FIRST);
-    return `${isAll ? plural(this.#total, "item") : `${count(this.#total)} closest of ${plural(all, "item")}`}, best first`;
+    return `${isAll ? plural(this.#total, "item") : `The ${count(this.#total)} closest of ${plural(all, "item")}`}, best first`;
   }
 
   #loadingState() {
+    const { indexing, model } = this.live.status ?? {};
+    const { state = "idle", done, total } = indexing ?? {};
+    const isReading = state !== "idle";
+    document.body.classList.toggle("reading", isReading);
+    const far = total ? `${count(done)} of ${count(total)} read so far` : "Still reading";
+    byId("so-far").textContent = isReading && this.query ? far : "";
+    // That nothing matches was said of what had been read.
+    if (this.#wasReading && !isReading && !this.#isLoading && this.query && !byId("notice").hidden) this.again();
+    this.#wasReading = isReading;
     if (!this.#isLoading || !this.#place || !isSearch(this.#place) || this.#total) return;
-    const model = this.live.status?.model;
     if (model?.state !== "loading") return this.#saying("Searching …");
     const share = model.fraction > 0 && model.fraction < 1 ? ` ${Math.floor(model.fraction * 100)}%` : "";
     this.#saying(`Getting the model ready${model.step ? `: ${model.step}` : ""}${share} …`);
@@ -310,7 +331,12 @@ export class Results {
 
   #offer(text, act, label = "Show") {
     if (!text && this.#isStale) return this.#offer("The library has changed", () => this.again(), "Search again");
-    return byId("offer").replaceChildren(...(text ? [h("span", {}, text), button("", label, act)] : []));
+    const dismiss = () => {
+      this.#isStale = null;
+      this.#offer(null);
+    };
+    const parts = text ? [h("span", {}, text), button("", label, act), button("close", "Not now", dismiss, { bare: true })] : [];
+    return byId("offer").replaceChildren(...parts);
   }
 }
 

@@ -8,8 +8,8 @@ import { go, place, watch } from "./state.js";
 /** Pixels of the picture in the box, for screens of double density. */
 const SIDE = 56;
 
-/** `again`: search once more for what is already searched. */
-export function searchBox({ again }) {
+/** `again`: search once more for what is already searched. `leave`: go to what was found. */
+export function searchBox({ again, leave }) {
   const form = byId("search");
   const input = byId("query");
   const chip = byId("chip");
@@ -20,7 +20,7 @@ export function searchBox({ again }) {
   const recent = recentList(input, (text) => {
     input.value = text;
     submit();
-  });
+  }, leave);
 
   function submit(changes = {}) {
     const q = input.value.trim();
@@ -45,7 +45,7 @@ export function searchBox({ again }) {
       input.focus();
     } catch (error) {
       document.body.classList.remove("busy");
-      toast(`The picture was not taken: ${error.message}`);
+      toast(`This cannot be searched by: ${error.message.replace("The picture: ", "")}`);
     }
   }
 

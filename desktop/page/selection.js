@@ -81,7 +81,6 @@ export async function download(items) {
     const address = URL.createObjectURL(await response.blob());
     save(address, "qvl-local.zip");
     setTimeout(() => URL.revokeObjectURL(address), 60_000);
-    toast(`${plural(items.length, "file")} packed into a zip.`);
   } catch (error) {
     toast(`The zip was not made: ${error.message}`);
   }

@@ -109,6 +109,8 @@ export class Viewer {
     this.bar.hidden = true;
     this.facts.replaceChildren();
     this.stage.replaceChildren(...(item.kind === "video" ? [this.#video(item)] : pictures(item)));
+    // What had the focus may be gone, and the keys with it.
+    if (!this.#box.contains(document.activeElement) || document.activeElement.hidden) this.stage.focus();
     announce(`${item.name}, ${this.where.textContent}`);
   }
 
@@ -196,9 +198,10 @@ export class Viewer {
       i: () => this.#inform(),
       s: () => this.#similar(),
       x: () => this.#select(),
-      " ": video && event.target.tagName !== "BUTTON" && (() => (video.paused ? video.play() : video.pause())),
+      // Its own controls know the key, too, where it has the focus.
+      " ": video && event.target !== video && (() => (video.paused ? video.play() : video.pause())),
     }[event.key];
-    if (!act || inBar) return;
+    if (!act || (inBar && event.key !== " ")) return;
     event.preventDefault();
     act();
   }

@@ -19,6 +19,8 @@ _DECLARATION = re.compile(r"^(?:export )?(?:async )?(?:function\*?|class|const|l
 _BLOCK_COMMENT = re.compile(r"^[ \t]*/\*.*?\*/[ \t]*\n?", re.MULTILINE | re.DOTALL)
 _LINE_COMMENT = re.compile(r"^[ \t]*//.*\n?", re.MULTILINE)
 _INDENTATION = re.compile(r"^[ \t]+|^\n", re.MULTILINE)
+# Of a line that goes on in the next one or ends its statement. Where "//" is in it, a comment may end it.
+_LINE_END = re.compile(r"^((?:(?!//).)*[;{,])\n", re.MULTILINE)
 
 
 class PageError(QvlError):
@@ -55,11 +57,12 @@ def joined(modules: Mapping[str, str], order: Sequence[str]) -> str:
 
 
 def lean(text: str) -> str:
-    """A script without indentation, empty lines, and comments on lines of their own.
+    """A script without indentation, comments on lines of their own, and line ends that mean nothing.
 
     A comment after code, or within a line, stays: telling it from text needs a parser.
     """
-    return _INDENTATION.sub("", _LINE_COMMENT.sub("", _BLOCK_COMMENT.sub("", text)))
+    text = _INDENTATION.sub("", _LINE_COMMENT.sub("", _BLOCK_COMMENT.sub("", text)))
+    return _LINE_END.sub(r"\1", text)
 
 
 def lean_style(text: str) -> str:

@@ -9,6 +9,9 @@ from typing import Any
 
 from playwright.sync_api import Route, expect
 from qvl_local.runtime import Library
+from qvl_local.runtime.server.jobs import JobState
+
+READING = JobState("running", stage="embed", done=8, total=69)
 
 
 def test_the_first_run_leads_from_nothing_to_a_found_picture(
@@ -58,10 +61,31 @@ def test_a_folder_is_added_while_a_search_is_on(
         page.get_by_role("button", name=re.compile("^Library")).click()
         line = panel.locator(".folders li").filter(has_text="More pictures")
         line.get_by_role("button", name="Forget").click()
+        expect(line.last).to_contain_text("Forget “More pictures”, with its 5 items? No file is deleted.")
         panel.get_by_role("button", name="Forget", exact=True).click()
         expect(panel.locator(".folders")).not_to_contain_text("More pictures")
         assert served.get("api/status")["items"] == before
         assert len(list(album.more.iterdir())) == 5
+
+
+def test_while_pictures_are_read_it_is_said_how_far_that_is(page: Any, served: Any, monkeypatch: Any) -> None:
+    nowhere = "a submarine under the polar ice"
+    assert served.get("api/search", q=nowhere)["no_good_match"]
+    with monkeypatch.context() as patched:
+        patched.setattr(served.service.jobs, "state", lambda: READING)
+        page.locator("#query").fill("hotel sign")
+        page.locator("#query").press("Enter")
+        expect(page.locator("#count")).to_contain_text("best first")
+        expect(page.locator("#so-far")).to_have_text("8 of 69 read so far")
+        page.locator("#query").fill(nowhere)
+        page.locator("#query").press("Enter")
+        expect(page.locator("#notice h2")).to_contain_text(nowhere)
+        expect(page.locator("#notice h2 .yet")).to_be_visible()
+        with page.expect_request("**/api/events?q=*"):
+            patched.undo()
+    expect(page.locator("#notice h2 .yet")).to_be_hidden()
+    expect(page.locator("#so-far")).to_be_empty()
+    expect(page.locator("#notice h2")).to_contain_text(nowhere)
 
 
 def test_folders_are_found_by_looking_around(
@@ -188,6 +212,7 @@ def test_failures_are_named_with_their_reasons(page: Any, served: Any, album: An
 def test_duplicates_stand_in_groups_and_all_but_the_best_are_selected(page: Any, album: Any) -> None:
     page.get_by_role("link", name="Duplicates").click()
     expect(page.locator("#title")).to_have_text("Duplicates")
+    expect(page.locator(".advice")).to_contain_text("deletes nothing")
     for original, copy in album.copies:
         group = page.locator(".group").filter(has_text=copy)
         expect(group).to_contain_text(original)
@@ -199,7 +224,7 @@ def test_duplicates_stand_in_groups_and_all_but_the_best_are_selected(page: Any,
     group.get_by_role("button", name="Compare").click()
     compare = page.get_by_role("dialog", name="Compare")
     kept = compare.locator("figure").filter(has_text=album.copies[0][1])
-    kept.get_by_role("button", name="Keep this one").click()
+    kept.get_by_role("button", name="Select the others").click()
     expect(page.get_by_role("checkbox", name=f"Select {album.copies[0][1]}", exact=True)).not_to_be_checked()
     group.locator(".open").first.click()
     expect(page.locator("dialog.viewer .where")).to_contain_text("1 of ")
@@ -207,6 +232,7 @@ def test_duplicates_stand_in_groups_and_all_but_the_best_are_selected(page: Any,
     page.get_by_role("link", name="qvl-local").click()
     expect(page.locator("#title")).to_have_text("Photos and videos")
     expect(page.locator(".tile").first).to_be_visible()
+    expect(page.locator(".advice")).to_be_hidden()
 
 
 def test_a_server_with_a_token_asks_for_it_once(visit: Any, serving: Any, indexed_copy: Path) -> None:
@@ -227,20 +253,31 @@ def test_a_server_with_a_token_asks_for_it_once(visit: Any, serving: Any, indexe
         expect(page.locator(".tile").first).to_be_visible()
 
 
-def test_a_server_that_goes_is_missed_and_welcomed_back(visit: Any, serving: Any, indexed_copy: Path) -> None:
+def test_a_server_that_goes_is_missed_and_welcomed_back(
+    visit: Any, serving: Any, indexed_copy: Path, monkeypatch: Any
+) -> None:
     with serving(indexed_copy) as served:
         port = int(served.url.rstrip("/").rpartition(":")[2])
         visiting = visit(url=served.url)
         watched = visiting.__enter__()
         watched.expected = ("ERR_", "Failed to load")
         watched.page.locator(".tile").first.wait_for()
+        monkeypatch.setattr(served.service.jobs, "state", lambda: READING)
+        expect(watched.page.locator("#library-state")).to_have_text("Reading 11%")
     banner = watched.page.locator("#banner")
     expect(banner).to_be_visible()
     expect(banner).to_contain_text("does not answer")
+    # Nobody knows any more how far reading is, nor what these words would find.
+    expect(watched.page.locator("#library-state")).to_have_text("Library")
+    watched.page.locator("#query").fill("hotel sign")
+    watched.page.locator("#query").press("Enter")
+    expect(watched.page.locator("#count")).to_contain_text("does not answer")
+    expect(watched.page.locator(".tile")).to_have_count(0)
     with serving(indexed_copy, port=port):
         watched.page.get_by_role("button", name="Try now").click()
         expect(banner).to_be_hidden()
         expect(watched.page.locator(".tile").first).to_be_visible()
+        expect(watched.page.locator("#count")).to_contain_text("best first")
         visiting.__exit__(None, None, None)
 
 

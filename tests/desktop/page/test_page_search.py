@@ -33,6 +33,12 @@ def shown(page: Page, n: int = 10) -> list[str]:
     return page.locator(".tile").evaluate_all("(all, n) => all.slice(0, n).map((one) => one.dataset.name)", n)
 
 
+def edges(page: Page, selector: str) -> dict[str, float]:
+    """Where the first such element is on the screen."""
+    found: dict[str, float] = page.locator(selector).first.evaluate("e => e.getBoundingClientRect().toJSON()")
+    return found
+
+
 def names(answer: dict[str, Any], n: int = 10) -> list[str]:
     return [item["name"] for item in answer.get("results", answer.get("items"))[:n]]
 
@@ -166,6 +172,51 @@ def test_no_good_match_is_said_plainly_and_the_closest_are_still_there(page: Pag
     page.get_by_role("button", name="Show the closest anyway").click()
     expect(page.locator(".tile").first).to_be_visible()
     assert shown(page) == names(served.get("api/search", q=NOWHERE, limit=200))
+
+
+def test_what_the_closer_look_does_not_like_stands_below_a_line(page: Page, served: Any) -> None:
+    words, hits = next(
+        (words, hits)
+        for words in ("hotel sign", DOGS, "snow", "a cat", "a dog", "a boat on the water at sunset")
+        for hits in [served.get("api/search", q=words, limit=200)["results"]]
+        if hits[0]["reranker_score"] >= 0.5
+    )
+    likely = [n for n, hit in enumerate(hits) if (hit["reranker_score"] or 0) >= 0.5]
+    assert hits[likely[-1] + 1]["reranker_score"] < 0.5
+    search(page, words)
+    settled(page)
+    line = page.locator(".heading")
+    expect(line).to_have_text("Less likely from here on")
+    last = edges(page, f".tile[data-id='{hits[likely[-1]]['id']}']")
+    first = edges(page, f".tile[data-id='{hits[likely[-1] + 1]['id']}']")
+    box = edges(page, ".heading")
+    assert last["bottom"] <= box["top"] < first["top"]
+
+
+def test_the_down_arrow_leads_from_the_box_to_the_first_result(page: Page) -> None:
+    search(page, DOGS)
+    settled(page)
+    page.keyboard.press("ArrowDown")
+    tile = "document.activeElement.closest('.tile')?.getAttribute('aria-posinset')"
+    assert page.evaluate(tile) == "1"
+
+
+def test_an_offer_covers_nothing_and_can_be_dismissed(page: Page, served: Any, held: Any) -> None:
+    held.set()
+    words = differing(served)
+    held.clear()
+    search(page, words)
+    expect(page.locator("#count")).to_contain_text("looking closer")
+    page.mouse.move(300, 500)
+    page.mouse.move(310, 510)
+    held.set()
+    offer = page.locator("#offer")
+    expect(offer).to_contain_text("Better order ready")
+    box = edges(page, "#offer")
+    assert edges(page, "#filters")["bottom"] <= box["top"] < box["bottom"] <= edges(page, ".tile")["top"]
+    assert edges(page, "#count")["right"] <= box["left"]
+    offer.get_by_role("button", name="Not now").click()
+    expect(offer).to_be_empty()
 
 
 def test_searches_of_late_are_offered_and_can_be_forgotten(page: Page) -> None:

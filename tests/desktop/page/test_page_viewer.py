@@ -101,6 +101,32 @@ def test_a_video_opens_at_the_second_that_matched_and_its_moments_lead_elsewhere
     expect(moments.first).to_have_attribute("aria-current", "")
 
 
+def test_space_pauses_a_video_and_plays_it_whatever_has_the_focus(page: Page, moment: Any) -> None:
+    words, hit = moment
+    find(page, f"#q={words}&kind=video")
+    page.locator(f".tile[data-id='{hit['id']}'] .open").click()
+    video = page.locator("dialog.viewer video")
+    page.wait_for_function("() => document.querySelector('dialog.viewer video')?.paused === false")
+    assert page.evaluate("document.activeElement.className") == "stage"
+    viewer = page.locator("dialog.viewer")
+    for part in (None, viewer.get_by_role("button", name="Find similar"), video):
+        if part is not None:
+            part.focus()
+        video.evaluate("video => { video.loop = true; return video.play(); }")
+        page.keyboard.press("Space")
+        page.wait_for_function("() => document.querySelector('dialog.viewer video').paused")
+        page.keyboard.press("Space")
+        page.wait_for_function("() => !document.querySelector('dialog.viewer video').paused")
+    assert "like=" not in page.url
+    # The next one takes the video's place, which had the focus.
+    name = viewer.locator("h2").inner_text()
+    there = "ArrowRight" if viewer.get_by_role("button", name="Next").is_visible() else "ArrowLeft"
+    page.keyboard.press(there)
+    expect(viewer.locator("h2")).not_to_have_text(name)
+    page.keyboard.press("ArrowLeft" if there == "ArrowRight" else "ArrowRight")
+    expect(viewer.locator("h2")).to_have_text(name)
+
+
 def test_a_video_plays_in_its_tile_while_one_points_at_it(page: Page, served: Any, moment: Any) -> None:
     words, hit = moment
     find(page, f"#q={words}&kind=video")

@@ -23,7 +23,7 @@ def test_modules_come_before_those_that_import_them_and_lose_what_browsers_need_
     }
     order = order_of(modules, "main.js")
     assert order == ("a.js", "b.js", "main.js")
-    expected = "const a = 1;\nfunction b() {\nreturn a + 1; // kept\n}\na + b();\n"
+    expected = "const a = 1;function b() {return a + 1; // kept\n}\na + b();"
     assert joined(modules, order) == expected
 
 
@@ -57,7 +57,12 @@ def test_modules_that_import_each_other_come_once() -> None:
 
 def test_what_stands_beside_code_stays() -> None:
     script = 'let a = "// text"; /* why */\n\n  /* two\n     lines */\n  // one\n  let b;\n'
-    assert lean(script) == 'let a = "// text"; /* why */\nlet b;\n'
+    assert lean(script) == 'let a = "// text"; /* why */\nlet b;'
+
+
+def test_lines_are_joined_where_their_ends_mean_nothing() -> None:
+    script = 'if (a) {\n  b("//");\n  c(1,\n    2);\n  // gone;\n  let d; // stays;\n  d = 1\n  d += 1;\n}\n'
+    assert lean(script) == 'if (a) {b("//");\nc(1,2);let d; // stays;\nd = 1\nd += 1;}\n'
 
 
 def test_a_style_sheet_keeps_its_texts_and_the_spaces_that_mean_something() -> None:
