@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +16,7 @@ from ..settings import Settings
 from ..text import count, home_relative
 
 if TYPE_CHECKING:
-    from qvl_local.runtime.library.records import IndexReport
+    from qvl_local.runtime.library.records import Failure, IndexReport
 
 
 def index(
@@ -32,7 +33,8 @@ def index(
 
     Only what is new or changed is read; what is gone is forgotten. Stop at any time with Ctrl-C: the next run
     goes on from there. Files that cannot be used are listed with their reason, everything else is indexed,
-    and the exit status is then 1. Cameras' raw files with no photo beside them need the extra [raw].
+    and the exit status is then 1; a later run only counts them, until they change. Cameras' raw files with no
+    photo beside them need the extra [raw].
     """
     settings = Settings.read(library=library, model=model)
     roots = [paths.absolute(name) for name in names]
@@ -63,7 +65,7 @@ def index(
                 note(f"Model: {opened.model}")
                 if about := caution(opened, roots):
                     note(about)
-                known = {failure.path for failure in opened.failures()}
+                known = set(opened.failures())
                 report = opened.index(roots, progress=view.index, stop=stop)
         except StoppedError:  # there is no library yet, and its model was not ready
             report, known = IndexReport(0, 0, 0, 0, 0, 0, 0, 0, (), 0.0), set()
@@ -73,19 +75,31 @@ def index(
     else:
         from ..tables import print_index
 
-        print_index(report)
+        # Those of earlier runs are named by `status`; --json has all.
+        print_index(replace(report, failed=_new_failures(report, known)))
     if stop.is_set():
         note("Stopped by SIGTERM. What was read is kept; the same command goes on from there.")
         raise typer.Exit(EXIT_STATUS)
     if report.failed:
         note(_about_failures(report, known))
+    if _new_failures(report, known):
         raise typer.Exit(1)
 
 
-def _about_failures(report: IndexReport, known: Collection[str]) -> str:
-    """What became of files that could not be used, and of the others. `known`: those that failed before."""
+def _new_failures(report: IndexReport, known: Collection[Failure]) -> tuple[Failure, ...]:
+    """What failed for the first time, or for another reason than before."""
+    return tuple(failure for failure in report.failed if failure not in known)
+
+
+def _about_failures(report: IndexReport, known: Collection[Failure]) -> str:
+    """What became of files that could not be used, and of the others. `known`: what failed before."""
+    new = len(_new_failures(report, known))
+    old = len(report.failed) - new
     others = ", all others are indexed" if report.added or report.updated or report.unchanged else ""
-    said = f"{count(len(report.failed), 'file')} could not be used{others}: exit status 1."
-    if any(failure.path in known for failure in report.failed):
-        said += " A file that is named in a .qvlignore (patterns as in .gitignore) is not reported again."
-    return said
+    said = [f"{count(new, 'file')} could not be used{others}: exit status 1."] if new else []
+    if old:
+        said.append(
+            f"{count(old, 'file')} {'is' if old == 1 else 'are'} set aside as before; `qvl-local status` "
+            "says which and why. What a .qvlignore names (patterns as in .gitignore) is not counted."
+        )
+    return " ".join(said)
