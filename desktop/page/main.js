@@ -45,8 +45,10 @@ function show(now, before) {
     byId("groups").hidden = !isDuplicates;
     byId("grid").hidden = isDuplicates;
     byId("notice").hidden = true;
-    if (isDuplicates) duplicates.show();
-    else results.show(now).then(() => viewer.relist());
+    if (isDuplicates) {
+      results.leave();
+      duplicates.show();
+    } else results.show(now).then(() => viewer.relist());
   }
   viewer.follow(now);
 }

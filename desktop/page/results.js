@@ -59,6 +59,16 @@ export class Results {
     }
   }
 
+  /** Something else takes the list's place. */
+  leave() {
+    this.#cancel.abort();
+    this.#place = null;
+    this.#isLoading = this.#isStale = false;
+    this.#offer(null);
+    this.#busy(false);
+    this.#loadingState();
+  }
+
   /** Once more, whatever is shown. */
   again() {
     if (this.#place) this.show(this.#place);

@@ -72,8 +72,8 @@ def usual_folders(
         met.add(real)
         if any(is_inside(real, root) for root in searched):
             continue
-        count = _count(path, end) if kind in ("pictures", "videos") else None
-        if count != 0:
+        count = None if kind == "disk" else _count(path, end)  # a slow disk takes all of the time
+        if count != 0 or kind == "home":  # one begins there to look around
             found.append(UsualFolder(kind, name, path, count))
     return found
 

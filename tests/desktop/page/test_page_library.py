@@ -88,6 +88,18 @@ def test_while_pictures_are_read_it_is_said_how_far_that_is(page: Any, served: A
     expect(page.locator("#notice h2")).to_contain_text(nowhere)
 
 
+def test_a_search_that_is_left_does_not_come_back_among_the_duplicates(page: Any) -> None:
+    page.route("**/api/events?q=*", lambda route: None)
+    with page.expect_request("**/api/events?q=*"):
+        page.locator("#query").fill("a submarine under the polar ice")
+        page.locator("#query").press("Enter")
+    with page.expect_event("requestfailed", lambda request: "/api/events?q=" in request.url):
+        page.get_by_role("link", name="Duplicates").click()
+    page.locator(".group").first.wait_for()
+    expect(page.locator("#notice")).to_be_hidden()
+    expect(page.locator("#count")).to_contain_text("groups")
+
+
 def test_folders_are_found_by_looking_around(
     visit: Any, serving: Any, album: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:
@@ -96,7 +108,7 @@ def test_folders_are_found_by_looking_around(
         page = watched.page
         around = page.get_by_role("group", name="Folders on this computer")
         home = next(place for place in served.get("api/places")["places"] if place["kind"] == "home")
-        around.get_by_role("button", name=home["name"], exact=True).click()
+        around.get_by_role("button", name=f"{home['name']} · {home['count']}").click()
         around.get_by_role("button", name="More pictures", exact=True).click()
         around.get_by_role("button", name="Add “More pictures”").click()
         expect(page.locator("#count")).to_have_text("5 items")
@@ -113,13 +125,13 @@ def test_folders_with_pictures_are_offered_with_how_many_they_hold(
     with serving(tmp_path / "library") as served, visit(url=served.url) as watched:
         page = watched.page
         around = page.get_by_role("group", name="Folders on this computer")
-        expect(around.get_by_role("button")).to_have_text(["Pictures · 5", "ana"])
+        expect(around.get_by_role("button")).to_have_text(["Pictures · 5", "ana · 5"])
         around.get_by_role("button", name="Pictures").click()
         around.get_by_role("button", name="Add “Pictures”").click()
         expect(page.locator("#count")).to_have_text("5 items")
         page.locator("#to-library").click()
         # What is searched is not offered again.
-        expect(page.locator("dialog.sheet .add .row button")).to_have_text(["ana"])
+        expect(page.locator("dialog.sheet .add .row button")).to_have_text(["ana · 5"])
 
 
 def test_reading_goes_on_when_one_says_so(visit: Any, serving: Any, album: Any, tmp_path: Path) -> None:

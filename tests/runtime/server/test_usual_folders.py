@@ -49,7 +49,7 @@ def test_folders_in_the_language_of_the_system(home: Path) -> None:
     assert offered(home) == [
         ("pictures", "home/ana/Bilder", 2),
         ("videos", "home/ana/Meine Videos", 1),
-        ("home", "home/ana", None),
+        ("home", "home/ana", 4),
     ]
 
 
@@ -63,17 +63,17 @@ def test_a_phones_folders_other_systems_and_uploads(home: Path) -> None:
         ("DCIM", 2),
         ("Movies", 1),
         ("Dropbox Camera Uploads", 1),
-        ("ana", None),
+        ("ana", 4),
     ]
 
 
 def test_only_what_is_there_each_once(home: Path) -> None:
-    assert offered(home) == [("home", "home/ana", None)]
+    assert offered(home) == [("home", "home/ana", 0)]
     fill(home / "Pictures", "1.jpg")
     (home / "Photos").symlink_to(home / "Pictures")
     (home / "Videos").write_text("a file")
     (home / "Movies").symlink_to(home / "gone")
-    assert offered(home) == [("pictures", "home/ana/Pictures", 1), ("home", "home/ana", None)]
+    assert offered(home) == [("pictures", "home/ana/Pictures", 1), ("home", "home/ana", 1)]
 
 
 def test_disks_that_are_connected(home: Path, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_what_is_searched_already_is_not_offered(home: Path) -> None:
     fill(home / "Videos", "1.mp4")
     assert offered(home, known=[str(home / "Pictures")]) == [
         ("videos", "home/ana/Videos", 1),
-        ("home", "home/ana", None),
+        ("home", "home/ana", 2),
     ]
     assert offered(home, known=[str(home)]) == []
 
