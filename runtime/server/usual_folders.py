@@ -3,8 +3,8 @@
     usual_folders()      pictures, videos, camera uploads, disks that are connected, and the home folder
 
 Only what is there and not empty, each once. Where the system's own folders lie is the system's to say:
-`user-dirs.dirs` on Linux, the known folders on Windows. How many pictures are in one is counted as far as that
-costs nothing.
+`user-dirs.dirs` on Linux, the known folders on Windows. How many pictures are in one is counted as far as
+that costs nothing.
 """
 
 from __future__ import annotations
