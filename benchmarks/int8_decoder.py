@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qvl_local.export.checkpoint import Checkpoint
 from qvl_local.export.decoder import build_decoder
-from qvl_local.export.dynamic import write_typed
+from qvl_local.export.dynamic import quantize_dynamically
 from qvl_local.export.onnx_file import write_model
 from qvl_local.export.recipe import PRECISIONS, Recipe
 from qvl_local.runtime.model.ort_session import OrtSession, SessionOptions
@@ -70,25 +70,10 @@ def prepare(folder: Path, *, layers: int) -> dict[str, OrtSession]:
     }
     for name, precision in graphs.items():
         write_model(build_decoder(checkpoint, precision), folder / f"{name}.onnx")
-    write_dynamic(folder / "fp32.onnx", folder / "dynamic.onnx")
+    write_model(build_decoder(checkpoint, graphs["fp32"]), folder / "dynamic.onnx")
+    quantize_dynamically(folder / "dynamic.onnx")
     options = SessionOptions(threads=1)
     return {name: OrtSession(folder / f"{name}.onnx", options) for name in (*graphs, "dynamic")}
-
-
-def write_dynamic(graph: Path, target: Path) -> None:
-    """What `int8-dynamic` writes, by ONNX Runtime alone: optimum calls the same function."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    typed = graph.with_name("typed.onnx")
-    write_typed(graph, typed)
-    quantize_dynamic(
-        typed,
-        target,
-        op_types_to_quantize=["MatMul"],
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        use_external_data_format=True,
-    )
 
 
 def measure(sessions: Mapping[str, OrtSession], folder: Path, *, tokens: int, rounds: int) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def quantize_dynamically(graph: Path) -> None:
     quantizer_class, settings_class = _optimum()
     with _quiet(), tempfile.TemporaryDirectory(dir=graph.parent, prefix=".dynamic-") as name:
         folder = Path(name)
-        write_typed(graph, folder / graph.name)
+        _write_typed(graph, folder / graph.name)
         quantizer = quantizer_class(folder / graph.name)
         settings = settings_class.avx512_vnni(is_static=False, per_channel=True)
         settings.operators_to_quantize = ["MatMul"]
@@ -66,7 +66,7 @@ def _optimum() -> tuple[Any, Any]:
     return ORTQuantizer, AutoQuantizationConfig
 
 
-def write_typed(graph: Path, target: Path) -> None:
+def _write_typed(graph: Path, target: Path) -> None:
     """A copy that says the type of every product: the quantizer cannot infer it behind contrib operators."""
     import onnx
 

@@ -107,14 +107,20 @@ def test_words_stay_behind_the_hash_which_no_server_sees(page: Page) -> None:
     assert len(addresses) == 1
 
 
-def test_nothing_moves_while_one_points_at_it(page: Page, served: Any, held: Any) -> None:
+def pointed_at_while_looking_closer(page: Page, served: Any, held: Any) -> str:
+    """Search words whose better order is held back, with the pointer over the first one; the words."""
     held.set()
-    words = differing(served)
+    words: str = differing(served)
     held.clear()
     search(page, words)
     expect(page.locator("#count")).to_contain_text("looking closer")
     page.mouse.move(300, 500)
     page.mouse.move(310, 510)
+    return words
+
+
+def test_nothing_moves_while_one_points_at_it(page: Page, served: Any, held: Any) -> None:
+    words = pointed_at_while_looking_closer(page, served, held)
     before = shown(page)
     held.set()
     expect(page.locator("#offer")).to_contain_text("Better order ready")
@@ -125,13 +131,7 @@ def test_nothing_moves_while_one_points_at_it(page: Page, served: Any, held: Any
 
 
 def test_the_better_order_comes_by_itself_when_the_pointer_goes(page: Page, served: Any, held: Any) -> None:
-    held.set()
-    words = differing(served)
-    held.clear()
-    search(page, words)
-    expect(page.locator("#count")).to_contain_text("looking closer")
-    page.mouse.move(300, 500)
-    page.mouse.move(310, 510)
+    words = pointed_at_while_looking_closer(page, served, held)
     held.set()
     expect(page.locator("#offer")).to_contain_text("Better order ready")
     page.mouse.move(310, 20)
@@ -202,13 +202,7 @@ def test_the_down_arrow_leads_from_the_box_to_the_first_result(page: Page) -> No
 
 
 def test_an_offer_covers_nothing_and_can_be_dismissed(page: Page, served: Any, held: Any) -> None:
-    held.set()
-    words = differing(served)
-    held.clear()
-    search(page, words)
-    expect(page.locator("#count")).to_contain_text("looking closer")
-    page.mouse.move(300, 500)
-    page.mouse.move(310, 510)
+    pointed_at_while_looking_closer(page, served, held)
     held.set()
     offer = page.locator("#offer")
     expect(offer).to_contain_text("Better order ready")
