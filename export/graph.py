@@ -44,7 +44,7 @@ class Graph:
         self._opsets = dict(opsets or {"": OPSET, CONTRIB: 1})
         self._inputs: list[ValueInfo] = []
         self._nodes: list[_Node] = []
-        self._weights: list[Initializer] = []
+        self._weights: dict[str, Initializer] = {}
         self._constants: list[Constant] = []
         self._known_constants: dict[tuple[str, tuple[int, ...], bytes], Value] = {}
         self._uses: dict[str, int] = {}
@@ -108,8 +108,11 @@ class Graph:
     def weight(
         self, name: str, dtype: ElementType, shape: Sequence[int], read: Callable[[], NDArray[Any]]
     ) -> Value:
-        """A large array whose contents `read` yields when the graph is saved."""
-        self._weights.append(Initializer(name, dtype, tuple(shape), read))
+        """A large array that `read` yields when the graph is saved; used twice, it is stored once."""
+        new = Initializer(name, dtype, tuple(shape), read)
+        known = self._weights.setdefault(name, new)
+        if (known.type, known.shape) != (new.type, new.shape):
+            raise ValueError(f"{name}: is {known.type.name} {known.shape}, not {new.type.name} {new.shape}")
         return Value(name)
 
     def finish(self, outputs: Mapping[str, tuple[Value, ElementType, Sequence[Dim]]]) -> Model:
@@ -124,7 +127,7 @@ class Graph:
                 ValueInfo(name, dtype, tuple(shape)) for name, (_, dtype, shape) in outputs.items()
             ),
             nodes=tuple(_named(node) for node in self._nodes),
-            weights=tuple(self._weights),
+            weights=tuple(self._weights.values()),
             constants=tuple(self._constants),
         )
 

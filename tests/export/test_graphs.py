@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from qvl_local.export.checkpoint import EMBEDDINGS, Checkpoint
 from qvl_local.export.decoder import build_decoder
-from qvl_local.export.onnx_file import Model, write_model
+from qvl_local.export.graph import Graph
+from qvl_local.export.onnx_file import ElementType, Model, write_model
 from qvl_local.export.recipe import PRECISIONS
 from qvl_local.export.reference import DecoderInputs, VisionInputs, run_decoder, run_vision
 from qvl_local.export.vision import build_vision
@@ -96,6 +97,19 @@ def test_graphs_are_valid_onnx(
     for build in (build_vision, build_decoder):
         write_model(build(checkpoint, PRECISIONS[precision].graph), tmp_path / "graph.onnx")
         onnx.checker.check_model(tmp_path / "graph.onnx")
+
+
+def test_a_weight_used_twice_is_stored_once() -> None:
+    graph = Graph("graph")
+    shape = (4,)
+    first = graph.weight("factors", ElementType.FLOAT, shape, lambda: np.ones(shape, np.float32))
+    again = graph.weight("factors", ElementType.FLOAT, shape, lambda: np.ones(shape, np.float32))
+    y = graph.op("Mul", [first, again], at="/y")
+    model = graph.finish({"y": (y, ElementType.FLOAT, shape)})
+    assert [weight.name for weight in model.weights] == ["factors"]
+    assert model.nodes[0].inputs == ("factors", "factors")
+    with pytest.raises(ValueError, match="factors: is FLOAT"):
+        graph.weight("factors", ElementType.FLOAT16, shape, lambda: np.ones(shape, np.float16))
 
 
 def test_inputs_and_outputs_are_as_the_session_contract_says(

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -91,6 +92,7 @@ def lowest_cosine(checkpoint: Checkpoint, precision: Precision, folder: Path) ->
     feeds = text_inputs(checkpoint)
     expected = run_decoder(checkpoint, [feeds])[0]
     write_model(build_decoder(checkpoint, precision), folder / "decoder.onnx")
+    onnx.checker.check_model(folder / "decoder.onnx")
     actual = OrtSession(folder / "decoder.onnx", SessionOptions(threads=1)).run(asdict(feeds))["pooled"]
     norms = np.linalg.norm(actual, axis=-1) * np.linalg.norm(expected, axis=-1)
     return float((np.sum(actual * expected, axis=-1) / norms).min())
