@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from qvl_local.runtime.model.bundle import Bundle
+from qvl_local.runtime.model.bundle import Bundle, precision_name
 from qvl_local.runtime.model.config import load_config
 
 from .report import Subject
@@ -45,7 +45,8 @@ def _subject(bundle: Bundle, label: str) -> Subject:
 
 def _precision(bundle: Bundle) -> str:
     """ "int8", "fp32 portable", "nf4 at 128"."""
-    text = "/".join(dict.fromkeys(part.decoder_precision for part in bundle.manifest.parts.values()))
+    parts = bundle.manifest.parts.values()
+    text = "/".join(dict.fromkeys(precision_name(part.decoder_precision) for part in parts))
     if bundle.manifest.flavour != "ort":
         text += f" {bundle.manifest.flavour}"
     embedder = bundle.part("embedder")

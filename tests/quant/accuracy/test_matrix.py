@@ -290,9 +290,16 @@ def test_the_plot_is_well_formed_and_inside_its_frame(report: Report, tmp_path: 
 
 
 def test_bundles_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
-    def bundle(folder: str, *, vision: str = "nf4", layout: Layout = "separate", dims: int = 256) -> Bundle:
+    def bundle(
+        folder: str,
+        *,
+        vision: str = "nf4",
+        decoder: str = "nf4",
+        layout: Layout = "separate",
+        dims: int = 256,
+    ) -> Bundle:
         table = Table("t.bin", "float16", 10, 256)
-        part = Part(Source("tiny", None, ""), ".", "v.onnx", "d.onnx", table, vision, "nf4", dims)
+        part = Part(Source("tiny", None, ""), ".", "v.onnx", "d.onnx", table, vision, decoder, dims)
         manifest = Manifest("ort", "test", {"embedder": part}, {"t.bin": FileRecord(7, "")}, layout=layout)
         return Bundle(tmp_path / folder, manifest)
 
@@ -306,3 +313,4 @@ def test_bundles_are_named_by_what_tells_them_apart(tmp_path: Path) -> None:
     assert labels(plain, bundle("d")) == ["nf4 (a)", "nf4 (d)"]
     assert labels(plain, bundle("x/a")) == ["nf4 (a) 1", "nf4 (a) 2"]
     assert labels(plain, bundle("e", dims=64)) == ["nf4", "nf4 at 64"]
+    assert labels(plain, bundle("f", decoder="int8-fine")) == ["nf4", "int8-safe"]
