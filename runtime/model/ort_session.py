@@ -65,8 +65,11 @@ class OrtSession:
         settings.log_severity_level = 3  # errors; they also come as exceptions
         settings.intra_op_num_threads = options.threads or usable_cores()
         settings.inter_op_num_threads = 1
-        # A plan of the memory is made and kept for every shape; ours change from run to run.
+        # A plan of the memory is made and kept for every shape; ours change from run to run. And tensors that
+        # could take each other's place are looked for in time quadratic in the nodes, half of what the vision
+        # tower takes to load in int8; without it runs took no longer and no more memory.
         settings.enable_mem_pattern = False
+        settings.enable_mem_reuse = False
         # Threads that spin between runs would take the cores from decoding.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         settings.add_session_config_entry(*EXACT_INT8)
