@@ -50,8 +50,10 @@ def search(
     settings = Settings.read(library=library, model=model)
 
     from qvl_local.runtime import Library
+    from qvl_local.runtime.library.search import RERANKED
 
     from ..progress import first_model_step
+    from ..reranking import rerank
 
     with Library.open(
         settings.library,
@@ -63,10 +65,11 @@ def search(
         create=False,
         progress=first_model_step(),
     ) as opened:
-        result = opened.search(
-            text, image=picture, limit=limit, filters=filters, rerank=not no_rerank, dims=dims
-        )
+        top = 0 if no_rerank else RERANKED
+        found = opened.find(text, image=picture, limit=limit, filters=filters, top=top, dims=dims)
+        for_people = not (files or null or as_json)
+        result = rerank(opened, found, may_stop=for_people) if top else found.result()
         nothing = why_nothing(opened, result, filters)
-        about = "" if files or null or as_json else caution(opened)
+        about = caution(opened) if for_people else ""
 
     show_result(result, nothing=nothing, about=about, files=files, null=null, as_json=as_json)
