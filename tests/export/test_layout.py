@@ -235,15 +235,22 @@ def test_adapters_nearly_as_large_as_a_decoder_give_way_to_two(
     assert str(manifest.layout_reason).startswith("adapters would take ")
 
 
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        ({"layers": 4}, "the configurations of the two decoders differ"),
+        ({"deepstack": (2,)}, "their vision towers feed different numbers of layers"),
+    ],
+)
 def test_models_of_different_shapes_get_two_decoders(
-    random_checkpoint: Callable[..., Path], tmp_path: Path
+    other: dict[str, Any], reason: str, random_checkpoint: Callable[..., Path], tmp_path: Path
 ) -> None:
     sources: dict[Role, Source] = {
         "embedder": Source(path=random_checkpoint(), name="embedder"),
-        "reranker": Source(path=random_checkpoint(role="reranker", layers=4), name="reranker"),
+        "reranker": Source(path=random_checkpoint(role="reranker", **other), name="reranker"),
     }
     manifest = export_bundle(sources, tmp_path / "bundle", recipe=Recipe.of("int8-weight"))
-    assert manifest.layout_reason == "the configurations of the two decoders differ"
+    assert manifest.layout_reason == reason
 
 
 def test_one_model_alone_cannot_share(pair: dict[Role, Source], tmp_path: Path) -> None:
