@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qvl_local.runtime.library.records import SearchResult
     from qvl_local.runtime.library.search import Found
 
-# With `tiny` it takes a second, with the 2B model on two cores a quarter of a minute for each photo.
+# With `tiny` it takes less than a second, with the 2B model on two cores a quarter of a minute for each photo.
 PATIENCE_S = 5.0
 # Some systems notice Ctrl-C between two waits alone.
 _LOOK_EVERY_S = 0.5
@@ -47,7 +47,10 @@ def rerank(library: Library, found: Found, *, may_stop: bool) -> SearchResult:
         return reading.result()
     except KeyboardInterrupt:
         stop.set(final=True)
-        if not (is_told and may_stop):
-            raise
-        note("Not reranked: this is the embedder's order.")
-        return found.result()
+        is_answer = is_told and may_stop
+        if is_answer:
+            note("Not reranked: this is the embedder's order.")
+        wait([reading])  # it uses the library, which will be closed; a second Ctrl-C does not wait
+        if is_answer:
+            return found.result()
+        raise
