@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qvl_local.runtime.library.records import SearchResult
     from qvl_local.runtime.library.search import Found
 
-# With `tiny` it takes less than a second, with the 2B model on two cores a quarter of a minute for each photo.
+# `tiny` takes less than a second, the 2B model on two cores some twenty for each photo.
 PATIENCE_S = 5.0
 # Some systems notice Ctrl-C between two waits alone.
 _LOOK_EVERY_S = 0.5
