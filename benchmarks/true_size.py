@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from qvl_local.export.pipeline import export_bundle
 from qvl_local.export.recipe import Recipe
 from qvl_local.quant.accuracy.worker import peak_memory
 from qvl_local.runtime import Embedder, Reranker
+from qvl_local.runtime.hardware import is_known_without_vnni
 from qvl_local.runtime.model.bundle import Role, open_bundle
 from qvl_local.runtime.model.checkpoints import Checkpoint
 
@@ -99,7 +100,9 @@ def export(pair: Path, bundle: Path, precision: str) -> dict[str, Any]:
             print(f"  {stage} ({_peak_mib()} MiB)", file=sys.stderr, flush=True)
 
     start = time.perf_counter()
-    manifest = export_bundle(sources, bundle, recipe=Recipe.of(precision), progress=progress)
+    # As the cache has it: for this processor.
+    recipe = replace(Recipe.of(precision), unsigned=is_known_without_vnni())
+    manifest = export_bundle(sources, bundle, recipe=recipe, progress=progress)
     stages[current] = round(time.perf_counter() - marked, 1)
     return {
         "seconds": round(time.perf_counter() - start, 1),

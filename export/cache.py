@@ -1,10 +1,15 @@
-"""What the runtime calls when a checkpoint is opened whose bundle is not in the cache yet."""
+"""What the runtime calls when a checkpoint is opened whose bundle is not in the cache yet.
+
+A bundle in the cache is for this machine: its int8 weights lie as the processor's kernels take them.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from qvl_local.runtime.hardware import is_known_without_vnni
 from qvl_local.runtime.model.bundle import Role
 from qvl_local.runtime.model.checkpoints import Checkpoint
 
@@ -25,4 +30,5 @@ def export_into_cache(
     Registered in the entry point group `qvl_local.exporters`.
     """
     sources = {role: Checkpoint(path=path, name=names[role]) for role, path in checkpoints.items()}
-    export_bundle(sources, folder, recipe=Recipe.of(precision), progress=progress, keep_existing=True)
+    recipe = replace(Recipe.of(precision), unsigned=is_known_without_vnni())
+    export_bundle(sources, folder, recipe=recipe, progress=progress, keep_existing=True)

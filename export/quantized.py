@@ -51,12 +51,14 @@ class Int8Format:
     The project's own sessions ask ONNX Runtime for its exact kernel; its default one adds products in 16 bits
     on x86 without VNNI, which overflow. `fine` gives activations a second byte, for what rounding to the
     first leaves, and costs a second product: for inputs of heavy tails. `compensated` asks calibration to
-    round the weight with its inputs in view.
+    round the weight with its inputs in view. `unsigned` stores weights as bytes around 128, to the same
+    products: as ONNX Runtime has them in its exact kernel, and makes them while it loads where they are not.
     """
 
     activation: ElementType = _FLOAT
     fine: bool = False
     compensated: bool = False
+    unsigned: bool = False
 
     def matmul(self, graph: Graph, x: Value, weight: Weight, *, at: str) -> Value:
         """x [..., columns] -> [..., rows]."""
@@ -66,15 +68,21 @@ class Int8Format:
 
         def packed() -> tuple[NDArray[Any], ...]:
             quantized = self._quantized(weight)
-            return transposed(quantized.values), narrow(quantized.scale, _FLOAT, weight.name)
+            values: NDArray[Any] = transposed(quantized.values)
+            if self.unsigned:
+                values = values.view(np.uint8)
+                np.bitwise_xor(values, int8.ZERO_POINT, out=values)  # adds 128
+            return values, narrow(quantized.scale, _FLOAT, weight.name)
 
         values, row_scale = each_of(packed, 2)
-        stored = graph.weight(weight.name, ElementType.INT8, (weight.columns, weight.rows), values)
+        kind = ElementType.UINT8 if self.unsigned else ElementType.INT8
+        stored = graph.weight(weight.name, kind, (weight.columns, weight.rows), values)
         row_scales = graph.weight(f"{weight.name}.scale", _FLOAT, (weight.rows,), row_scale)
         zero = graph.constant(np.uint8(int8.ZERO_POINT))
-        # Each weight its own, though all are 0: where ONNX Runtime sums exactly it rewrites weight and zero
-        # point together, and versions before 1.31 end the process where there is none.
-        own_zero = graph.weight(f"{weight.name}.zero", ElementType.INT8, (), lambda: np.zeros((), np.int8))
+        # Each weight its own, though all are equal: where ONNX Runtime sums exactly it rewrites signed weight
+        # and zero point together, and versions before 1.31 end the process where there is none.
+        own = np.array(int8.ZERO_POINT if self.unsigned else 0, kind.numpy)
+        own_zero = graph.weight(f"{weight.name}.zero", kind, (), lambda: own)
         y = graph.op("MatMulInteger", [tokens, stored, zero, own_zero], at=at)
         y = graph.op("Cast", [y], {"to": int(_FLOAT)}, at=at)
         if self.fine:

@@ -137,6 +137,8 @@ class Recipe:
     table's type, `allowed` the drift that the export may show; None is what the precisions say. `flavour` and
     `opset` say for whom the graphs are written, and with which operator set. `calibrated` names the towers
     whose layers are tuned to data, `compensated` those of them whose int8 rows are rounded for it as well.
+    `unsigned`: int8 weights are stored for processors without VNNI, which load them several times as fast
+    then; others compute the same, slower.
     """
 
     vision: str = "fp32"
@@ -149,6 +151,7 @@ class Recipe:
     allowed: Tolerance | None = None
     calibrated: tuple[Tower, ...] = ()
     compensated: tuple[Tower, ...] = ()
+    unsigned: bool = False
 
     @classmethod
     def of(
@@ -235,16 +238,15 @@ class Recipe:
         `tuning` is what calibration chose for layers, by their weights' names.
         """
         base = self._base(self._precision(tower))
-        if tower in self.compensated:
-            base = replace(base, linear=_compensated(base.linear))
+        linear = self._as_asked(tower, base.linear)
         own = {
-            weight: self._layer_format(rule.precision, base.activation)
+            weight: self._as_asked(tower, self._layer_format(rule.precision, base.activation))
             for weight, rule in self._exceptions(tower, tensors)
         }
-        if tower in self.compensated:
-            own = {weight: _compensated(linear) for weight, linear in own.items()}
-        linear = LayerFormats(base.linear, own) if own else base.linear
-        return replace(base, linear=linear, tuning=tuning or {}) if own or tuning else base
+        if own:
+            linear = LayerFormats(linear, own)
+        is_as_it_was = linear is base.linear and not tuning
+        return base if is_as_it_was else replace(base, linear=linear, tuning=tuning or {})
 
     def check_layers(self, tensors: Iterable[str]) -> None:
         """Every rule must speak of a layer: a misspelt one would change nothing, and say nothing.
@@ -348,6 +350,13 @@ class Recipe:
             return replace(layer, activation=activation)
         return layer
 
+    def _as_asked(self, tower: Tower, linear: LinearFormat) -> LinearFormat:
+        """int8 as this recipe wants it in a tower; other formats as they are."""
+        compensated = tower in self.compensated
+        if not isinstance(linear, Int8Format) or not (compensated or self.unsigned):
+            return linear
+        return replace(linear, compensated=compensated, unsigned=self.unsigned)
+
     def _exceptions(self, tower: Tower, tensors: Iterable[str]) -> list[tuple[str, LayerRule]]:
         base = self._precision(tower)
         found = []
@@ -357,10 +366,6 @@ class Recipe:
                 if rule is not None and rule.precision != base:
                     found.append((name, rule))
         return found
-
-
-def _compensated(linear: LinearFormat) -> LinearFormat:
-    return replace(linear, compensated=True) if isinstance(linear, Int8Format) else linear
 
 
 def tower_of(weight: str) -> Tower:

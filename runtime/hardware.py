@@ -81,6 +81,12 @@ def cpu_features() -> tuple[str, ...] | None:
     return None
 
 
+def is_known_without_vnni() -> bool:
+    """Whether this is an x86 processor that certainly lacks VNNI; only Linux tells."""
+    features = cpu_features() or ()
+    return sys.platform == "linux" and "AVX2" in features and not any("VNNI" in name for name in features)
+
+
 def memory_bytes() -> int | None:
     """Memory that this process may use in the end: the machine's, or less in a container with a limit."""
     total = _physical_bytes()

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
-from qvl_local.export import linear
+from qvl_local.export import cache, linear
 from qvl_local.export.cache import export_into_cache
 from qvl_local.export.checkpoint import Checkpoint
+from qvl_local.export.onnx_file import ElementType
 from qvl_local.export.pipeline import export_bundle, name_sources
 from qvl_local.export.recipe import PRECISIONS, LayerRule, Recipe
 from qvl_local.runtime.errors import BundleError, CheckpointError, InputError, ParityError
@@ -355,6 +357,27 @@ def test_an_export_into_the_cache_is_kept(random_checkpoint: Callable[..., Path]
         assert open_bundle(folder).part("embedder").source.name == "random"
     export_into_cache(checkpoints, folder, names={"embedder": "random"}, precision="fp32")
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == times
+
+
+@pytest.mark.parametrize(("without_vnni", "stored"), [(True, ElementType.UINT8), (False, ElementType.INT8)])
+def test_int8_in_the_cache_lies_as_this_processor_takes_it(
+    without_vnni: bool,
+    stored: ElementType,
+    random_checkpoint: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cache, "is_known_without_vnni", lambda: without_vnni)
+    checkpoints: dict[Role, Path] = {"embedder": random_checkpoint()}
+    export_into_cache(checkpoints, tmp_path / "cached", names={"embedder": "random"}, precision="int8")
+    export_bundle(single(random_checkpoint()), tmp_path / "own", recipe=Recipe.of("int8"))
+    cached, own = open_bundle(tmp_path / "cached"), open_bundle(tmp_path / "own")
+    for bundle, kind in ((cached, stored), (own, ElementType.INT8)):
+        graph = onnx.load(bundle.file(bundle.part("embedder").decoder), load_external_data=False).graph
+        kinds = {one.name: one.data_type for one in graph.initializer}
+        assert kinds["language_model.layers.1.mlp.up_proj.weight"] == kind
+    # The same vectors: a library that was indexed with one can be searched with the other.
+    assert cached.revision == own.revision
 
 
 def test_folders_are_given_roles_by_name(tmp_path: Path) -> None:

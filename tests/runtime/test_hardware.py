@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 from qvl_local.runtime import hardware
-from qvl_local.runtime.hardware import Gpu, available_bytes, cpu_features, first_gpu, memory_bytes, read_gpus
+from qvl_local.runtime.hardware import (
+    Gpu,
+    available_bytes,
+    cpu_features,
+    first_gpu,
+    is_known_without_vnni,
+    memory_bytes,
+    read_gpus,
+)
 
 TWO_CARDS = """\
 NVIDIA GeForce RTX 4090, 24564, 23010, 560.35.03, 8.9
@@ -128,3 +136,25 @@ def test_linux_tells_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cpu_features() == ("NEON", "NEON dot product")
     monkeypatch.setattr(hardware, "_cpuinfo", dict)
     assert cpu_features() is None
+
+
+@pytest.mark.parametrize(
+    ("platform", "cpuinfo", "known"),
+    [
+        ("linux", {"flags": "fpu avx2"}, True),
+        ("linux", {"flags": "fpu avx2 avx_vnni"}, False),
+        ("linux", {"flags": "fpu avx2 avx512f avx512_vnni"}, False),
+        ("linux", {"Features": "fp asimd asimddp"}, False),
+        ("linux", {}, False),
+        ("win32", {"flags": "fpu avx2"}, False),
+    ],
+)
+def test_only_a_processor_that_is_known_to_lack_vnni_counts_as_such(
+    platform: str, cpuinfo: dict[str, str], known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(hardware, "_cpuinfo", lambda: cpuinfo)
+    features = cpu_features()
+    monkeypatch.setattr(hardware, "cpu_features", lambda: features)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert is_known_without_vnni() == known
