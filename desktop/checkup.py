@@ -190,14 +190,14 @@ def _library_problems(folder: Path) -> Iterator[str]:
 
 
 def _models() -> Iterator[ModelAtHand]:
-    from qvl_local.runtime.model.checkpoints import NAMES, TINY
+    from qvl_local.runtime.model.checkpoints import NAMES, TINY, sibling_names
     from qvl_local.runtime.model.hub import Hub
     from qvl_local.runtime.model.hub_listing import Reference
 
     yield ModelAtHand(TINY, "included")
     hub = Hub.of_this_machine()
     for name, repository in NAMES.items():
-        pair = repository, repository.replace("Embedding", "Reranker")
+        pair = repository, next(sibling_names(repository))
         held = all(hub.held(Reference(one)) for one in pair)
         yield ModelAtHand(name, "downloaded" if held else "not downloaded")
 

@@ -218,15 +218,13 @@ def _shapes(model: str) -> ModelConfig | None:
 
 def _lacking(model: str) -> int:
     """How many models of a published pair are to be downloaded; 0 for any other."""
-    from qvl_local.runtime.model.checkpoints import reference_of
+    from qvl_local.runtime.model.checkpoints import reference_of, sibling_names
     from qvl_local.runtime.model.storage import folder_named
 
     reference = None if folder_named(model).exists() else reference_of(model)
     if reference is None or published_name(model) is None:
         return 0
-    names = (
-        reference.repository.replace(*pair) for pair in (("Reranker", "Embedding"), ("Embedding", "Reranker"))
-    )
+    names = (reference.repository, next(sibling_names(reference.repository)))
     hub = Hub.of_this_machine()
     return sum(hub.held(Reference(name)) is None for name in names)
 
