@@ -17,18 +17,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+from qvl_local.export.cache import recipe_for_this_machine
 from qvl_local.export.checkpoint import Checkpoint as Opened
 from qvl_local.export.pipeline import export_bundle
-from qvl_local.export.recipe import Recipe
 from qvl_local.quant.accuracy.worker import peak_memory
 from qvl_local.runtime import Embedder, Reranker
-from qvl_local.runtime.hardware import is_known_without_vnni
 from qvl_local.runtime.model.bundle import Role, open_bundle
 from qvl_local.runtime.model.checkpoints import Checkpoint
 
@@ -100,9 +99,7 @@ def export(pair: Path, bundle: Path, precision: str) -> dict[str, Any]:
             print(f"  {stage} ({_peak_mib()} MiB)", file=sys.stderr, flush=True)
 
     start = time.perf_counter()
-    # As the cache has it: for this processor.
-    recipe = replace(Recipe.of(precision), unsigned=is_known_without_vnni())
-    manifest = export_bundle(sources, bundle, recipe=recipe, progress=progress)
+    manifest = export_bundle(sources, bundle, recipe=recipe_for_this_machine(precision), progress=progress)
     stages[current] = round(time.perf_counter() - marked, 1)
     return {
         "seconds": round(time.perf_counter() - start, 1),
